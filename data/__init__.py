@@ -1,0 +1,1 @@
+"""One module per data set family: real data by path, an embedded generator as the default."""

@@ -1,0 +1,87 @@
+"""A folder that is either completely built for a given description, or not there.
+
+Built under a file lock in a neighbouring folder, sealed by a manifest written last, and renamed into place: a process
+killed at any moment, or two processes at once, leave nothing that a later run would take for a finished cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+from filelock import FileLock
+
+MANIFEST = "manifest.json"
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder for prepared data: `cache_dir`, else `birds` beside the caches of the datasets library."""
+    return Path(cache_dir).expanduser() if cache_dir else Path(datasets.config.HF_DATASETS_CACHE) / "course_models"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(files)}
+
+
+def is_valid(folder: Path, description: dict, *, check_sizes: bool = True) -> bool:
+    """Whether `folder` was finished for exactly this description, and its files still have their sizes."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    if not isinstance(manifest, dict) or manifest.get("description") != json.loads(json.dumps(description)):
+        return False
+    return not check_sizes or manifest.get("files") == _sizes(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _seal(folder: Path, description: dict) -> None:
+    """Forces the files to disk, then writes the manifest that makes the folder valid."""
+    sizes = _sizes(folder)
+    if len(sizes) < 1000:  # an unpacked archive of 50,000 files can be unpacked again; waiting for each costs minutes
+        for name in sizes:
+            _sync(folder / name)
+    (folder / MANIFEST).write_text(json.dumps({"description": description, "files": sizes}))
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def built(folder: Path, description: dict, build: Callable[[Path], None], *, check_sizes: bool = True) -> Path:
+    """Returns `folder`, calling `build(empty folder)` first unless it is valid for `description`.
+
+    A folder built for another description (the data have changed since) is replaced. Whatever `build` raises leaves
+    neither a new folder nor a staging folder behind; an older valid folder stays until the new one is complete.
+    """
+    if is_valid(folder, description, check_sizes=check_sizes):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging, retired = (folder.with_name(f"{folder.name}.{word}") for word in ("building", "retired"))
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if is_valid(folder, description, check_sizes=check_sizes):  # another process built it while we waited
+            return folder
+        for leftover in (staging, retired):  # of a process that was killed: we hold the lock, so nobody uses them
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging.mkdir()
+        try:
+            build(staging)
+            _seal(staging, description)
+            if folder.exists():
+                folder.rename(retired)
+            staging.rename(folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+    return folder

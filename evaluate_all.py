@@ -1,0 +1,137 @@
+"""Evaluate trained runs: numbers, figures, Grad-CAM, a report in one HTML file, and a model card, for each of them.
+
+    python evaluate_all.py                                   # every finished run below runs/
+    python evaluate_all.py runs/resnet/birds6                # one run
+    python evaluate_all.py runs/resnet/normalization         # a study: each run, and comparison.html beside them
+    python evaluate_all.py RUN1 RUN2 --out runs/comparison   # any runs, compared in one place
+    python evaluate_all.py runs/resnet/birds6 --publish model_cards
+
+A run that is up to date is skipped. One that cannot be evaluated is named, the others are done all the same, and the
+exit code is 1.
+"""
+
+import argparse
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed lies in the run folder
+
+from transformers.utils import logging
+
+from evaluation.pipeline import compare, evaluate_run, publish
+from evaluation.resnet import SPLITS, Options
+from evaluation.runs import RunError, find_runs, is_finished, load_run
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate_all.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="*", type=Path, default=[Path("runs")], help="runs or folders of runs")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch-size", type=int, default=128, help="images at a time (default: 128)")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all that the data have")
+    parser.add_argument("--force", action="store_true", help="evaluate again what is up to date")
+    parser.add_argument("--out", type=Path, help="folder of the comparison (default: beside the runs compared)")
+    parser.add_argument(
+        "--publish", type=Path, metavar="FOLDER", help="copy cards, numbers and curves to FOLDER/<name>"
+    )
+    parser.add_argument("--with-weights", action="store_true", help="with --publish: weights and code too")
+    options = parser.parse_args(arguments)
+    if options.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, not {options.batch_size}")
+    if options.with_weights and not options.publish:
+        parser.error("--with-weights goes with --publish FOLDER")
+    return options
+
+
+def gather(paths: list[Path], failures: list[str]) -> list[Path]:
+    """All runs at or below the paths, each once. Unfinished ones are passed over; one named itself is an error."""
+    folders = []
+    for path in paths:
+        try:
+            found = find_runs(path)
+            if found == [path] and not is_finished(path):
+                raise RunError(f"{path}: the run has not finished (no metrics.json). Resume it with train.py.")
+        except RunError as error:
+            report_failure(error, failures)
+            continue
+        for folder in found:
+            if not is_finished(folder):
+                print(f"{folder}: not finished, passed over")
+            elif folder not in folders:
+                folders.append(folder)
+    return folders
+
+
+def report_failure(error: Exception, failures: list[str]) -> None:
+    """Print an error in one line and remember it."""
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    failures.append(line)
+
+
+def evaluate_each(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> list[Path]:
+    """Evaluate every run; returns those that have an evaluation now."""
+    how = Options(options.device, options.batch_size, tuple(options.splits) if options.splits else None, options.force)
+    done = []
+    for folder in folders:
+        try:
+            fresh = evaluate_run(folder, how)
+        except RunError as error:
+            report_failure(error, failures)
+            continue
+        except (ValueError, OSError, RuntimeError) as error:  # whatever it is, it must not cost the other runs
+            report_failure(RunError(f"{folder}: {type(error).__name__}: {error}"), failures)
+            continue
+        print(f"{folder / 'report.html'}{'' if fresh else ' (up to date)'}", flush=True)
+        done.append(folder)
+    return done
+
+
+def compare_groups(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> None:
+    """A comparison for every folder that directly holds several runs of a family; one for all where --out is given, or
+    where several runs from different folders were named."""
+    groups: dict[tuple[str, Path], list[Path]] = defaultdict(list)
+    named = len(options.paths) > 1 and set(options.paths) >= set(folders)
+    together = options.out or (Path(os.path.commonpath(folders)) if named and len(folders) > 1 else None)
+    for folder in folders:
+        groups[load_run(folder).family, together or folder.parent].append(folder)
+    families = {family for family, _ in groups}
+    for (family, where), members in groups.items():
+        if len(members) > 1:
+            out = where / family if together and len(families) > 1 else where
+            try:
+                print(compare(members, out, title=out.name.replace("_", " ")), flush=True)
+            except (RunError, OSError) as error:
+                report_failure(error, failures)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it all; returns 0, or 1 where anything failed."""
+    options = parse_arguments(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    failures: list[str] = []
+    done = evaluate_each(gather(options.paths, failures), options, failures)
+    compare_groups(done, options, failures)
+    for folder in done if options.publish else []:
+        try:
+            print(publish(folder, options.publish, options.with_weights))
+        except (RunError, OSError) as error:
+            report_failure(error, failures)
+    if failures:
+        print(f"error: {len(failures)} failed, {len(done)} evaluated", file=sys.stderr)
+    elif not done:
+        print("nothing to evaluate: no finished run", file=sys.stderr)
+    return 1 if failures or not done else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

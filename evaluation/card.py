@@ -1,0 +1,161 @@
+"""The model card: README.md of a run folder, with metadata that the Hub reads, from the run's own files alone."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
+
+from . import figures
+from .report import NO_VALUE, duration, interval, percent
+from .runs import Run, RunError, load_run, write_atomically
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
+LICENSE = "apache-2.0"
+HUB_METRICS = {"f1_micro": ("f1", {"average": "micro"}), "f1_macro": ("f1", {"average": "macro"})}
+
+
+@dataclass
+class CardContent:
+    """What only the family knows. `measures` maps a metric's key in metrics.json to its name; `usage` is Python."""
+
+    task: str
+    task_name: str
+    title: str
+    summary: str
+    usage: str
+    procedure: str
+    intended_use: str
+    limits: list[str]
+    dataset_name: str
+    dataset_type: str
+    measures: dict[str, str]
+    sources: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    library: str = "transformers"
+
+
+def write_card(run_folder: Path) -> Path:
+    """Write README.md of a run from recipe.yaml, config.json, metrics.json and history.csv, and the curves it links.
+
+    Works on a run that was only trained (no intervals, no observations yet) and on one that was evaluated. The card
+    shows numbers and curves, never a picture of the data. Returns the path of the card; RunError where a file is
+    missing.
+    """
+    run = load_run(Path(run_folder))
+    content: CardContent = importlib.import_module(f"evaluation.{_family(run)}_card").card_content(run)
+    if len(run.history):
+        label = run.folder.name
+        curves = figures.curves([figures.Curve(label, figures.BLUE, run.history)])
+        write_atomically(run.folder / "figures" / "curves.png", figures.to_png(curves))
+    # Not ModelCard.from_template: its environment keeps the line of every tag, and blank lines break a Markdown table.
+    template = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(
+        TEMPLATE.read_text()
+    )
+    text = template.render(
+        card_data=_metadata(run, content).to_yaml(),
+        content=content,
+        results=_results(run, content),
+        intervals=any(key.endswith("_interval") for split in _splits(run).values() for key in split),
+        observations=run.evaluation.get("observations") or [],
+        settings=_settings(run),
+        training=_training(run),
+        command=run.training.get("command"),
+        curves="figures/curves.png" if (run.folder / "figures" / "curves.png").is_file() else None,
+    )
+    path = run.folder / "README.md"
+    write_atomically(path, str(ModelCard(text)).rstrip() + "\n")
+    return path
+
+
+def _family(run: Run) -> str:
+    if not (Path(__file__).parent / f"{run.family}_card.py").is_file():
+        raise RunError(f"{run.folder}: no model card for the family {run.family!r} named in recipe.yaml.")
+    return run.family
+
+
+def _splits(run: Run) -> dict[str, dict[str, Any]]:
+    return run.metrics.get("metrics") or {}
+
+
+def _metadata(run: Run, content: CardContent) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type=content.task,
+            task_name=content.task_name,
+            dataset_type=content.dataset_type,
+            dataset_name=content.dataset_name,
+            dataset_split={"val": "validation"}.get(split, split),
+            metric_type=HUB_METRICS.get(key, (key, None))[0],
+            metric_args=HUB_METRICS.get(key, (key, None))[1],
+            metric_name=name,
+            metric_value=round(numbers[key], 6),
+        )
+        for split, numbers in _splits(run).items()
+        for key, name in content.measures.items()
+        if numbers.get(key) is not None
+    ]
+    return ModelCardData(
+        license=LICENSE,
+        library_name=content.library,
+        pipeline_tag=content.task,
+        tags=content.tags,
+        metrics=sorted({result.metric_type for result in results}),
+        model_name=f"{run.family}-{run.name.replace('/', '-')}",
+        eval_results=results or None,
+    )
+
+
+def _results(run: Run, content: CardContent) -> dict[str, Any]:
+    """The results as a Markdown table: one row per metric, one column per split, intervals in brackets."""
+    splits = {
+        name: numbers for name, numbers in _splits(run).items() if any(key in numbers for key in content.measures)
+    }
+    rows = []
+    for key, name in content.measures.items():
+        values = [_value(key, numbers) for numbers in splits.values()]
+        if any(value != NO_VALUE for value in values):
+            rows.append([name, *values])
+    if any("samples" in numbers for numbers in splits.values()):
+        rows.append(
+            [
+                "Samples",
+                *(f"{numbers['samples']:,}" if "samples" in numbers else NO_VALUE for numbers in splits.values()),
+            ]
+        )
+    return {"splits": list(splits), "rows": rows}
+
+
+def _value(key: str, numbers: dict[str, Any]) -> str:
+    value = numbers.get(key)
+    if value is None:
+        return NO_VALUE
+    bounds = numbers.get(f"{key}_interval")
+    if key.startswith(("accuracy", "f1")):
+        return f"{percent(value)} ({interval(bounds)})" if bounds else percent(value)
+    return f"{value:.3f}"
+
+
+def _settings(run: Run) -> list[tuple[str, str, str]]:
+    """Every hyper-parameter of the recipe; of a path only the last part, which means something elsewhere."""
+    rows = []
+    for group in ("model", "data", "training"):
+        for key, value in (run.recipe.get(group) or {}).items():
+            shown = Path(str(value)).name if key in ("path", "cache_dir") and value else value
+            rows.append((group, key, f"{shown:g}" if isinstance(shown, float) else str(shown)))
+    return rows
+
+
+def _training(run: Run) -> list[tuple[str, str]]:
+    facts = {key: value for key, value in run.training.items() if value is not None and key != "command"}
+    return [
+        (
+            key.replace("_", " "),
+            duration(value) if key == "seconds" else f"{value:,}" if type(value) is int else f"{value}",
+        )
+        for key, value in facts.items()
+    ]

@@ -1,0 +1,114 @@
+"""One run from weights to metrics.json, figures, report and card; several runs to a comparison; a run to a published
+card.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from . import comparison, figures
+from .card import write_card
+from .report import Report, render
+from .runs import Run, RunError, digest, load_run, weights_of, write_atomically, write_json
+
+FAMILIES = {"resnet": ("evaluation.resnet", "evaluation.resnet_report")}
+PUBLISHED = ("README.md", "metrics.json", "history.csv", "recipe.yaml")
+PUBLISHED_FIGURES = ("curves.png", "confusion_matrix.png", "recall.png", "reliability.png")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.py", "config.json", "preprocessor_config.json")
+
+
+def family_modules(run: Run) -> tuple[ModuleType, ModuleType]:
+    """The modules that evaluate a run's family and that report on it. RunError for a family without them."""
+    if run.family not in FAMILIES:
+        raise RunError(
+            f"{run.folder}: no evaluation for the family {run.family!r}; there is one for {', '.join(FAMILIES)}."
+        )
+    evaluator, reporter = (importlib.import_module(name) for name in FAMILIES[run.family])
+    return evaluator, reporter
+
+
+def evaluate_run(folder: Path, options: Any) -> bool:
+    """Evaluate one run and write everything into its folder; False if all was up to date. RunError if it cannot be
+    done.
+
+    Up to date means: weights, config, recipe, history and this project's evaluation code have the fingerprint that the
+    last evaluation recorded in metrics.json, and it covered the splits asked for.
+    """
+    run = load_run(folder)
+    evaluator, reporter = family_modules(run)
+    fingerprint = fingerprint_of(run, evaluator, options)
+    if not options.force and run.evaluation.get("digest") == fingerprint and (folder / "report.html").is_file():
+        return False
+    result = evaluator.evaluate(run, options)
+    old = run.metrics.get("metrics") or {}
+    numbers = {split: {**old.get(split, {}), **new} for split, new in result["metrics"].items()}
+    run.metrics = {
+        "model": run.family,
+        "name": run.name,
+        **run.metrics,
+        "metrics": {split: numbers.get(split, old.get(split)) for split in dict.fromkeys([*old, *numbers])},
+        "evaluation": result["evaluation"],
+    }
+    run.evaluation["observations"] = reporter.observe(run)
+    for name, figure in reporter.number_figures(run).items():
+        write_atomically(folder / "figures" / f"{name}.png", figures.to_png(figure))
+    reporter.save_galleries(run, result["pictures"])
+    write_atomically(folder / "report.html", render(reporter.build_report(run, result["pictures"])))
+    run.evaluation["digest"] = fingerprint  # written after the report, so that a run cut short is done again
+    write_json(folder / "metrics.json", run.metrics)
+    write_card(folder)
+    return True
+
+
+def fingerprint_of(run: Run, evaluator: ModuleType, options: Any) -> str:
+    """What an evaluation depends on, as one hex string."""
+    history = run.folder / "history.csv"
+    inputs = [*weights_of(run.folder), run.folder / "config.json", run.folder / "recipe.yaml"]
+    code = digest(evaluator.source_files())
+    return digest([*inputs, *([history] if history.is_file() else [])], code, options.splits)
+
+
+def compare(folders: list[Path], out: Path, title: str) -> Path:
+    """Write comparison.html, comparison.json and figures/comparison_curves.png for evaluated runs of one family to
+    `out`.
+    """
+    runs = [load_run(folder) for folder in folders]
+    _, reporter = family_modules(runs[0])
+    curves = comparison.curves_of(runs)
+    report: Report = comparison.build_comparison(runs, title, reporter.learning_curves(curves), out)
+    measured = [curve for curve in curves if len(curve.history)]
+    if measured:
+        write_atomically(out / "figures" / "comparison_curves.png", figures.to_png(figures.curves(measured)))
+    facts = {
+        "runs": [run.name for run in runs],
+        "metrics": {run.name: run.metrics.get("metrics") for run in runs},
+        "differing": comparison.differing_settings(runs),
+        "observations": comparison.observe_comparison(runs, comparison.paired_tests(runs)),
+    }
+    write_json(out / "comparison.json", facts)
+    write_atomically(out / "comparison.html", render(report))
+    return out / "comparison.html"
+
+
+def publish(folder: Path, destination: Path, with_weights: bool = False) -> Path:
+    """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, recipe, figures of numbers.
+
+    Photographs (report.html, galleries/) and per-image predictions stay behind; weights, config and code go along on
+    demand. Only names on the lists above are copied, so a new kind of file is never published by accident.
+    """
+    run = load_run(folder)
+    target = destination / f"{run.family}-{run.name.replace('/', '-')}"
+    if not (folder / "README.md").is_file():
+        raise RunError(f"{folder}: no card to publish. Evaluate the run first.")
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    names = [*PUBLISHED, *(f"figures/{name}" for name in PUBLISHED_FIGURES)]
+    if with_weights:
+        names += sorted(path.name for pattern in WEIGHT_FILES for path in folder.glob(pattern))
+    for name in names:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    return target

@@ -1,0 +1,239 @@
+"""Evaluation of the ResNet family: predictions on every split, their numbers, Grad-CAM, report and card of one run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from safetensors import SafetensorError
+from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+import models  # noqa: F401  registers the Auto classes
+from data.birds import BirdsData, load_birds, pixels_of
+
+from . import grad_cam
+from .predictions import Predictions, load_predictions, save_predictions
+from .runs import Run, RunError, digest, weights_of
+from .scores import score
+from .statistics import rank_test
+
+SPLITS = ("train", "val", "test")
+CAM_SAMPLES = 100
+
+
+@dataclass
+class Options:
+    """How to evaluate: `device` "auto" takes a GPU where there is one; `splits` None takes all that the data have."""
+
+    device: str = "auto"
+    batch_size: int = 128
+    splits: tuple[str, ...] | None = None
+    force: bool = False
+
+
+class Classifier:
+    """A run's model on a device, in float32 and evaluation mode, with the run's own image normalisation."""
+
+    def __init__(self, run: Run, options: Options) -> None:
+        self.device = torch.device(_device(options.device))
+        self.batch_size = options.batch_size
+        self.model = load_model(run).to(self.device, memory_format=torch.channels_last)
+        try:
+            processor = AutoImageProcessor.from_pretrained(run.folder)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{run.folder}: no image processor ({_first_line(error)}). Train the run again.") from None
+        shape = (1, 3, 1, 1)
+        self.mean = torch.tensor(processor.image_mean, device=self.device).view(shape)
+        self.std = torch.tensor(processor.image_std, device=self.device).view(shape)
+
+    def pixel_values(self, pixels: np.ndarray) -> torch.Tensor:
+        """uint8 [B, S, S, 3] as the cache holds them -> normalised float32 [B, 3, S, S] in channels_last."""
+        images = torch.from_numpy(pixels.copy()).to(self.device).permute(0, 3, 1, 2)
+        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict(self, split: Dataset) -> Predictions:
+        """Probabilities and losses of every sample, in the order of the data set, without augmentation."""
+        probabilities, losses = [], []
+        labels = np.asarray(split["label"], dtype=np.int64)
+        for start in range(0, len(split), self.batch_size):
+            rows = split[start : start + self.batch_size]
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                logits = self.model(pixel_values=self.pixel_values(pixels_of(rows))).logits.float()
+            targets = torch.from_numpy(labels[start : start + self.batch_size]).to(self.device)
+            probabilities.append(logits.softmax(-1).cpu().numpy())
+            losses.append(F.cross_entropy(logits, targets, reduction="none").cpu().numpy())
+        ids = np.asarray(split["id"], dtype=np.int64)
+        return Predictions(ids, labels, np.concatenate(probabilities), np.concatenate(losses))
+
+
+def load_model(run: Run) -> torch.nn.Module:
+    """The run's model. RunError where weights are missing, left over, of another shape, not finite or unreadable."""
+    weights_of(run.folder)
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(run.folder, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RunError(
+            f"{run.folder}: the model does not load ({_first_line(error)}). Resume it with train.py."
+        ) from None
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(kind):
+            example = sorted(map(str, info[kind]))[0]
+            raise RunError(
+                f"{run.folder}: weights do not fit config.json: {len(info[kind])} {kind}, such as {example}."
+            )
+    bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if bad:
+        raise RunError(f"{run.folder}: {bad[0]} holds values that are not finite. Train again, or restore the weights.")
+    return model.float().eval()
+
+
+def load_data(run: Run) -> DatasetDict:
+    """The data set that the recipe names. RunError for a field that `data/birds.py` does not know or refuses."""
+    given = dict(run.recipe.get("data") or {})
+    if given.get("path") is None:
+        given.setdefault("num_classes", len(run.labels))  # the generator draws as many classes as the net has
+    unknown = sorted(set(given) - {field.name for field in fields(BirdsData)})
+    if unknown:
+        raise RunError(
+            f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
+        )
+    try:
+        dataset = load_birds(BirdsData(**given))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run.folder}: the data do not load: {error}") from error
+    names = list(next(iter(dataset.values())).features["label"].names)
+    if names != run.labels:
+        raise RunError(
+            f"{run.folder}: the data have {len(names)} classes ({', '.join(names[:3])}, ...), the model was trained on "
+            f"{len(run.labels)} ({', '.join(run.labels[:3])}, ...). Check data.path in recipe.yaml."
+        )
+    return dataset
+
+
+def inputs_digest(run: Run) -> str:
+    """Fingerprint of all that predictions depend on: weights, config, image processor, and the recipe's data."""
+    files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
+    return digest([file for file in files if file.is_file()], run.recipe.get("data"), run.recipe.get("model"))
+
+
+def evaluate(run: Run, options: Options) -> dict[str, Any]:
+    """Predict what is missing, score every split and explain validation; writes predictions.npz and the galleries.
+
+    Returns `metrics` and `evaluation` for metrics.json (the latter without digest and observations), and `pictures`:
+    the galleries' images in memory, for the report.
+    """
+    started = time.perf_counter()
+    dataset = load_data(run)
+    wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
+    if not wanted:
+        raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
+    classifier = Classifier(run, options)
+    fingerprint = inputs_digest(run)
+    known = {} if options.force else load_predictions(run.folder, fingerprint)
+    predictions = {s: known.get(s) or classifier.predict(dataset[s]) for s in wanted}
+    save_predictions(run.folder, {**known, **predictions}, fingerprint)
+    metrics, details = {}, {}
+    for split, predicted in predictions.items():
+        metrics[split], details[split] = score(predicted, run.labels)
+    evaluation = {"device": str(classifier.device), "precision": "float32", "splits": details}
+    pictures = {}
+    if "val" in predictions:
+        evaluation["grad_cam"], pictures["grad_cam"] = explain(run, classifier, dataset["val"], predictions["val"])
+        pictures["hardest"] = hardest(dataset["val"], predictions["val"], run.labels)
+    evaluation["seconds"] = round(time.perf_counter() - started, 2)
+    return {"metrics": metrics, "evaluation": evaluation, "pictures": pictures}
+
+
+def explain(run: Run, classifier: Classifier, split: Dataset, predictions: Predictions) -> tuple[dict, dict]:
+    """The Grad-CAM gallery of R4 (cells with image, map and facts) and what maps of up to 200 images say in numbers."""
+    support = np.bincount(predictions.labels, minlength=len(run.labels))
+    classes = grad_cam.choose_classes(run.labels, support)
+    cells = grad_cam.choose_images(predictions.labels, predictions.predicted, predictions.ids, classes)
+    order = np.argsort(predictions.ids, kind="stable")
+    right = grad_cam.evenly(order[predictions.right[order]], CAM_SAMPLES)
+    wrong = grad_cam.evenly(order[~predictions.right[order]], CAM_SAMPLES)
+    needed = list(dict.fromkeys([cell["index"] for cell in cells] + right.tolist() + wrong.tolist()))
+    maps = {}
+    for start in range(0, len(needed), 32):
+        chunk = needed[start : start + 32]
+        values = classifier.pixel_values(pixels_of(split[chunk]))
+        maps.update(zip(chunk, grad_cam.compute_maps(classifier.model, values, predictions.labels[chunk]), strict=True))
+    numbers = {"layers": grad_cam.target_layers(classifier.model)[1]} | _map_numbers(
+        [maps[int(i)] for i in right], [maps[int(i)] for i in wrong]
+    )
+    shown = split[[cell["index"] for cell in cells]] if cells else {"path": []}
+    images = list(pixels_of(shown)) if cells else []
+    for cell, path in zip(cells, shown["path"], strict=True):
+        i = cell["index"]
+        named = {"id": int(predictions.ids[i]), "path": path, "label": run.labels[predictions.labels[i]]}
+        probability = {"probability": float(predictions.probabilities[i].max())}
+        true = {"true_probability": float(predictions.probabilities[i, predictions.labels[i]])}
+        cell.update(**named, prediction=run.labels[predictions.predicted[i]], **probability, **true)
+    gallery = {"classes": classes, "cells": cells, "images": images, "maps": [maps[cell["index"]] for cell in cells]}
+    gallery["notes"] = {
+        row: grad_cam.shortage_note(
+            cells,
+            row,
+            int((predictions.right & (predictions.labels == row)).sum()),
+            int((~predictions.right & (predictions.labels == row)).sum()),
+        )
+        for row in classes
+    }
+    return numbers, gallery
+
+
+def _map_numbers(right: list[np.ndarray], wrong: list[np.ndarray]) -> dict[str, Any]:
+    result: dict[str, Any] = {"size": grad_cam.SIZE, "target": "true class", "empty": 0}
+    entropies = {}
+    for side, maps in (("right", right), ("wrong", wrong)):
+        centre, entropy = grad_cam.describe_maps(np.stack(maps)) if maps else (np.zeros(0), np.zeros(0))
+        filled = ~np.isnan(entropy)
+        result["empty"] += int((~filled).sum())
+        entropies[side] = entropy[filled]
+        means = {"centre_share": centre[filled], "entropy": entropy[filled]}
+        result[side] = {"count": int(filled.sum())}
+        result[side] |= {name: float(values.mean()) if len(values) else None for name, values in means.items()}
+    result["entropy_p"] = rank_test(entropies["right"], entropies["wrong"])
+    return result
+
+
+def hardest(split: Dataset, predictions: Predictions, names: list[str], count: int = 24) -> list[dict[str, Any]]:
+    """The images of highest loss, worst first (ties by id): image, path, names, probability of the chosen class."""
+    order = np.lexsort((predictions.ids, -predictions.losses))[:count]
+    rows = split[order.tolist()]
+    images = pixels_of(rows)
+    return [
+        {
+            "image": image,
+            "path": path,
+            "label": names[predictions.labels[i]],
+            "prediction": names[predictions.predicted[i]],
+            "probability": float(predictions.probabilities[i].max()),
+            "loss": float(predictions.losses[i]),
+        }
+        for i, image, path in zip(order, images, rows["path"], strict=True)
+    ]
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def source_files() -> list[Path]:
+    """The files whose change makes an evaluation out of date."""
+    here = Path(__file__).parent
+    metrics = here.parent / "metrics"
+    return sorted([*here.glob("*.py"), *here.glob("templates/*"), *metrics.glob("*/*.py")])

@@ -1,0 +1,555 @@
+"""Five normalisation layers for [N, C, H, W] feature maps, written from their papers.
+
+All five normalise with a mean and a variance and differ only in the set of values these are taken over:
+
+========================  ===============================  ==========================================
+layer                     statistics over                  paper
+========================  ===============================  ==========================================
+``BatchNorm2d``           N, H, W of each channel          Ioffe & Szegedy 2015
+``InstanceNorm2d``        H, W of each sample and channel  Ulyanov, Vedaldi & Lempitsky 2016
+``LayerNorm2d``           C, H, W of each sample           Ba, Kiros & Hinton 2016
+``GroupNorm``             C/G, H, W of each sample, group  Wu & He 2018
+``BatchInstanceNorm2d``   both of the first two, gated     Nam & Kim 2018
+========================  ===============================  ==========================================
+
+So each is computed from the same moments, the mean and the biased variance of every (sample, channel): averaging
+them over samples or channels is algebra on [N, C] numbers, after which the layer is one scale and one shift per
+(sample, channel). The backward pass has the same form: two sums per (sample, channel), algebra, and
+``grad_x = a * grad_y + b * x + c``. Statistics of half-precision inputs are float32; the output has the dtype and the
+memory format of the input; one input-sized tensor, the input itself, is kept for the backward pass.
+"""
+
+import difflib
+from dataclasses import dataclass
+from itertools import repeat
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor, nn
+
+NORM_NAMES = ("torch_bn", "bn", "in", "bin", "ln", "gn", "none")
+
+
+# --- The set of values that share a mean and a variance ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Which moments are averaged: `axis` 0, over samples; 2, over the channels of a group (instance norm: of one).
+
+    `sync` averages over the processes of the default group too, each weighted with its number of values.
+    """
+
+    axis: int
+    channels: int
+    groups: int
+    sync: bool = False
+
+    def split(self, values: Tensor) -> Tensor:
+        """[..., C] -> [..., G, C/G]."""
+        return values.unflatten(-1, (self.groups, -1))
+
+    def per_channel(self, values: Tensor) -> Tensor:
+        """[N or 1, G, 1 or C/G] -> [N or 1, C]."""
+        return values.expand(-1, -1, self.channels // self.groups).flatten(1)
+
+    def average(self, values: Tensor, weight: int) -> Tensor:
+        """Mean of [..., K, N, G, C/G] over K and the pool, kept as size 1; `weight` = values of x behind each."""
+        axes = (-4, self.axis - 3)
+        if not (self.sync and _distributed()):
+            return values if values.shape[-4] * values.shape[axes[1]] == 1 else values.mean(axes, keepdim=True)
+        total = values.sum(axes, keepdim=True) * weight
+        count = total.new_full((1,), values.shape[-4] * values.shape[axes[1]] * weight)
+        return _sum_over_processes(total) / _sum_over_processes(count)
+
+    def statistics(self, mean: Tensor, var: Tensor, weight: int) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [N or 1, G, C/G or 1] from moments [K, N, C] (Chan, Golub & LeVeque 1983)."""
+        mean, var = self.split(mean), self.split(var)
+        center = self.average(mean, weight)
+        if center is not mean:
+            var = self.average(var + (mean - center).square(), weight)
+        return center[0], var[0]
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    """Sum over all processes, itself differentiable."""
+    return dist_functional.all_reduce(values)
+
+
+# --- The four passes over the input -----------------------------------------------------------------------------------
+# Two forms that agree: whole-tensor formulas, which compilers fuse, and for eager CPUs the same in pieces that stay in
+# the cache, so that neither an input-sized temporary nor a float32 copy of a half-precision input is ever made.
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+class _Whole:
+    """Passes as one formula each."""
+
+    @staticmethod
+    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each of K equal parts of H, W: x [N, C, H, W] -> [K, N, C], [K, N, C]."""
+        var, mean = torch.var_mean(x.to(_compute_dtype(x)), dim=(2, 3), correction=0)
+        return mean[None], var[None]
+
+    @staticmethod
+    def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """x * scale + shift with scale, shift [N or 1, C]."""
+        return (x * scale[:, :, None, None] + shift[:, :, None, None]).to(x.dtype)
+
+    @staticmethod
+    def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over H, W of grad and of grad * (x - mean), mean [N or 1, C]: [N, C], [N, C]."""
+        grad = grad.to(mean.dtype)
+        return grad.sum((2, 3)), (grad * (x - mean[:, :, None, None])).sum((2, 3))
+
+    @staticmethod
+    def combine(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """a * grad + b * x + c with a, b, c [N or 1, C]."""
+        a, b, c = (t[:, :, None, None] for t in (a, b, c))
+        return (a * grad + (b * x + c)).to(x.dtype)
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`, at least 1."""
+    return next(d for d in range(max(1, min(number, limit)), 0, -1) if number % d == 0)
+
+
+class _Pieces:
+    """The same passes, each over pieces of about `SIZE` values.
+
+    x is seen as equal blocks in memory order: contiguous as [N*C*P, T], a row being T pixels of one channel;
+    channels-last as [N*P, T/k, k*C], where k neighbouring pixels make a row long enough for vector units. Sums run
+    over axis 1 and give a value per (sample, channel) P (and k) times, which are averaged at the end.
+    """
+
+    SIZE = 1 << 18
+    ROW = 128
+
+    def __init__(self, x: Tensor):
+        self.shape, self.last = x.shape, not x.is_contiguous()
+        channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+        width = channels if self.last else 1
+        self.tile = _divisor(pixels, self.SIZE // width)
+        if self.tile * width * 16 < min(self.SIZE, pixels * width):  # hardly a divisor: rather too large a block
+            self.tile = pixels
+        self.fold = _divisor(self.tile, self.ROW // width) if self.last else 1
+        self.step = max(1, self.SIZE // (self.tile * width))
+        self.dtype = _compute_dtype(x)
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Pieces of an input-sized tensor: views of some blocks each."""
+        if self.last:
+            blocks = x.permute(0, 2, 3, 1).view(-1, self.tile // self.fold, self.fold * self.shape[1])
+        else:
+            blocks = x.view(-1, self.tile)
+        return blocks.split(self.step)
+
+    def spread(self, values: Tensor, pieces: int):
+        """Values [N or 1, C] as they meet each piece."""
+        parts = self.shape[2] * self.shape[3] // self.tile
+        if self.last:
+            values = values.repeat(1, self.fold)[:, None]
+            if len(values) == 1:
+                return repeat(values, pieces)
+            if parts > 1:
+                values = values.repeat_interleave(parts, 0)
+        else:
+            values = values[:, :, None].expand(self.shape[0], -1, parts).reshape(-1, 1)
+        return values.split(self.step)
+
+    def gather(self, values: list[Tensor]) -> Tensor:
+        """Results of all pieces -> [K, N, C] with K = P*k parts of each channel."""
+        values = torch.cat(values) if len(values) > 1 else values[0]
+        n, channels = self.shape[:2]
+        return (
+            values.view(n, -1, channels).transpose(0, 1) if self.last else values.view(n, channels, -1).permute(2, 0, 1)
+        )
+
+    def affine(self, out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """out = x * scale + shift on a piece; addcmul is vectorised only where the operands are dense."""
+        return torch.addcmul(shift, x, scale, out=out) if self.last else torch.mul(x, scale, out=out).add_(shift)
+
+    @classmethod
+    def moments(cls, x: Tensor) -> tuple[Tensor, Tensor]:
+        self = cls(x)
+        means, variances, scratch = [], [], None
+        for piece in self.split(x):
+            piece = piece.to(self.dtype)
+            scratch = torch.empty_like(piece) if scratch is None else scratch
+            means.append(piece.mean(1, keepdim=True))
+            centered = torch.sub(piece, means[-1], out=scratch[: len(piece)])
+            variances.append(torch.mul(centered, centered, out=centered).mean(1, keepdim=True))
+        return self.gather(means), self.gather(variances)
+
+    @classmethod
+    def scale_shift(cls, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        self, y = cls(x), torch.empty_like(x)
+        pieces = self.split(x)
+        scale, shift = self.spread(scale, len(pieces)), self.spread(shift, len(pieces))
+        for out, piece, m, s in zip(self.split(y), pieces, scale, shift):
+            if x.dtype == self.dtype:
+                self.affine(out, piece, m, s)
+            else:
+                piece = piece.to(self.dtype)
+                out.copy_(self.affine(piece, piece, m, s))
+        return y
+
+    @classmethod
+    def gradient_sums(cls, grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        self = cls(x)
+        sums, dots, scratch, pieces = [], [], None, self.split(x)
+        for g, piece, m in zip(self.split(grad), pieces, self.spread(mean, len(pieces))):
+            g, piece = g.to(self.dtype), piece.to(self.dtype)
+            scratch = torch.empty_like(piece) if scratch is None else scratch
+            sums.append(g.sum(1, keepdim=True))
+            dots.append(torch.sub(piece, m, out=scratch[: len(piece)]).mul_(g).sum(1, keepdim=True))
+        return self.gather(sums).sum(0), self.gather(dots).sum(0)
+
+    @classmethod
+    def combine(cls, grad: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        self, grad_x = cls(x), torch.empty_like(x)
+        pieces = self.split(x)
+        a, b, c = (self.spread(t, len(pieces)) for t in (a, b, c))
+        for out, g, piece, a_, b_, c_ in zip(self.split(grad_x), self.split(grad), pieces, a, b, c):
+            if x.dtype == self.dtype:
+                self.affine(out, piece, b_, c_).addcmul_(g, a_)
+            else:
+                piece = piece.to(self.dtype)
+                out.copy_(self.affine(piece, piece, b_, c_).addcmul_(g.to(self.dtype), a_))
+        return grad_x
+
+
+# --- Forward and backward ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a layer computes: the sum over its pools of weight * x_hat, plus bias.
+
+    The first pool's statistics are `fixed` where given: mean and variance [1, C, 1].
+    """
+
+    pools: tuple[Pool, ...]
+    eps: float
+    fixed: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, passes, x: Tensor, bias: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Output y, scale [N or 1, C], mean and variance of the first pool; then mean and 1/std of every pool."""
+        dtype, statistics, found = _compute_dtype(x), [], []
+        if self.fixed:
+            statistics.append(self.fixed)
+        if len(statistics) < len(self.pools):
+            mean, var = passes.moments(x)
+            part = x.shape[2] * x.shape[3] // mean.shape[0]
+            statistics += [pool.statistics(mean, var, part) for pool in self.pools[len(statistics) :]]
+        scale, shift = None, bias.to(dtype)
+        for pool, weight, (center, var) in zip(self.pools, weights, statistics, strict=True):
+            rstd = torch.rsqrt(var + self.eps)
+            gain = pool.split(weight.to(dtype)) * rstd
+            found += [center, rstd]
+            scale = gain.flatten(1) if scale is None else scale + gain.flatten(1)
+            shift = shift - (center * gain).flatten(1)
+        return passes.scale_shift(x, scale, shift), scale, *statistics[0], *found
+
+
+def _plain(plan: _Plan, x: Tensor, bias: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In plain differentiable operations: for compilers, and for second derivatives."""
+    y, _, mean, var, *_ = plan.forward(_Whole, x, bias, weights)
+    return y, mean.detach(), var.detach()
+
+
+class _Normalize(torch.autograd.Function):
+    """`_plain` with a backward pass of two sweeps that keeps nothing input-sized but the input.
+
+    With d = grad_y * weight and <.> the mean over the pool, ``grad_x = (d - <d> - x_hat <d x_hat>) / std`` (Ioffe &
+    Szegedy 2015, section 3, with the terms collected); the sums that it needs are taken per (sample, channel).
+    """
+
+    @staticmethod
+    def forward(ctx, plan, x, bias, *weights):
+        ctx.plan, ctx.passes = plan, _Pieces if x.device.type == "cpu" else _Whole
+        y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
+        ctx.save_for_backward(x, bias, scale, *weights, *found)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        x, bias, scale, *rest = ctx.saved_tensors
+        plan, passes = ctx.plan, ctx.passes
+        weights, found = rest[: len(plan.pools)], rest[len(plan.pools) :]
+        if torch.is_grad_enabled():  # a second derivative may be asked for
+            return None, *_differentiable_backward(plan, grad, (x, bias, *weights))
+        grad = grad.contiguous(memory_format=_memory_format(x))
+        size = x.shape[2] * x.shape[3]
+        origin = found[0]  # first pool's mean: [N or 1, G, 1 or C/G]
+        total, dot = passes.gradient_sums(grad, x, plan.pools[0].per_channel(origin))  # [N, C], [N, C]
+        slope, offset, grad_weights = None, None, []
+        for i, (pool, weight) in enumerate(zip(plan.pools, weights, strict=True)):
+            center, rstd = found[2 * i : 2 * i + 2]
+            if i:
+                dot = dot + total * (plan.pools[i - 1].per_channel(origin) - pool.per_channel(center))
+                origin = center
+            dots = pool.split(dot)
+            grad_weights.append((dots * rstd).flatten(1).sum(0).to(weight.dtype))
+            if plan.fixed and i == 0:
+                continue
+            sums = torch.stack((pool.split(total), dots))[:, None] * pool.split(weight.to(scale.dtype))
+            first, second = pool.average(sums, size).flatten(0, 1)  # the means of [2, 1, N, G, C/G]
+            rate = rstd / size
+            b = second * (rstd * rstd) * -rate
+            c = b * -center - first * rate
+            b, c = pool.per_channel(b), pool.per_channel(c)
+            slope, offset = (b, c) if slope is None else (slope + b, offset + c)
+        grad_bias = total.sum(0).to(bias.dtype)
+        if not ctx.needs_input_grad[1]:
+            return None, None, grad_bias, *grad_weights
+        if slope is None:
+            grad_x = passes.scale_shift(grad, scale, torch.zeros_like(scale))
+        else:
+            grad_x = passes.combine(grad, x, scale, slope, offset)
+        return None, grad_x, grad_bias, *grad_weights
+
+
+def _differentiable_backward(plan: _Plan, grad: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+    wanted = [t for t in inputs if t.requires_grad]
+    found = iter(torch.autograd.grad(_plain(plan, *inputs)[0], wanted, grad, create_graph=True))
+    return [next(found) if t.requires_grad else None for t in inputs]
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """Channels-last where the channels are innermost, else contiguous."""
+    return torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
+
+
+def _normalize(plan: _Plan, x: Tensor, bias: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """y and the first pool's mean and variance."""
+    if torch.compiler.is_compiling():
+        return _plain(plan, x, bias, *weights)
+    return _Normalize.apply(plan, x.contiguous(memory_format=_memory_format(x)), bias, *weights)
+
+
+# --- The layers -------------------------------------------------------------------------------------------------------
+
+
+class _Norm(nn.Module):
+    """Weight, bias and checks that all layers share."""
+
+    def __init__(self, num_channels: int, eps: float, affine: bool):
+        super().__init__()
+        if num_channels < 1:
+            raise ValueError(f"{type(self).__name__}: num_channels={num_channels} must be at least 1")
+        self.num_channels, self.eps, self.affine = num_channels, eps, affine
+        self.weight = nn.Parameter(torch.ones(num_channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_channels)) if affine else None
+
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.affine:
+            return self.weight, self.bias
+        dtype = _compute_dtype(x)
+        return (
+            torch.ones(self.num_channels, dtype=dtype, device=x.device),
+            torch.zeros(self.num_channels, dtype=dtype, device=x.device),
+        )
+
+    def _check(self, x: Tensor, values: int | None) -> None:
+        """Refuse a wrong shape, and statistics of one value (`values`, the size of a pool; None: not computed)."""
+        name, shape = type(self).__name__, tuple(x.shape)
+        if x.dim() != 4:
+            raise ValueError(f"{name}: expected an input [N, C, H, W], got shape {shape}; add the missing dimensions")
+        if shape[1] != self.num_channels:
+            raise ValueError(
+                f"{name}: expected {self.num_channels} channels, got shape {shape}; "
+                f"build it with num_channels={shape[1]} or mend the layer before it"
+            )
+        if values == 1:
+            raise ValueError(
+                f"{name}: one value per channel in an input of shape {shape} has no variance; "
+                "use a larger batch or larger feature maps, drop the last incomplete batch, or use eval mode"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class _RunningNorm(_Norm):
+    """Running mean and variance of each channel, as torch's: same names, same update."""
+
+    def __init__(self, num_channels, eps, momentum, affine, track_running_stats, sync):
+        super().__init__(num_channels, eps, affine)
+        self.momentum, self.track_running_stats, self.sync = momentum, track_running_stats, sync
+        self.register_buffer("running_mean", torch.zeros(num_channels) if track_running_stats else None)
+        self.register_buffer("running_var", torch.ones(num_channels) if track_running_stats else None)
+        counter = torch.tensor(0, dtype=torch.long) if track_running_stats else None
+        self.register_buffer("num_batches_tracked", counter)
+
+    def _prepare(self, x: Tensor) -> tuple[Pool, tuple[Tensor, Tensor] | None]:
+        use_batch = self.training or self.running_mean is None
+        self._check(x, x[:, :1].numel() if self.training and not self.sync and x.dim() == 4 else None)
+        pool = Pool(0, self.num_channels, self.num_channels, self.sync and self.training)
+        if use_batch:
+            return pool, None
+        dtype = _compute_dtype(x)
+        return pool, (self.running_mean.to(dtype)[None, :, None], self.running_var.to(dtype)[None, :, None])
+
+    @torch.no_grad()
+    def _update(self, pool: Pool, x: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Exponential average with `momentum`, cumulative with None; the running variance is the unbiased one."""
+        if not (self.training and self.track_running_stats):
+            return
+        self.num_batches_tracked.add_(1)
+        count = x.numel() // x.shape[1]
+        if pool.sync and _distributed():
+            count = _sum_over_processes(mean.new_tensor(float(count)))
+        rate = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.to(mean.dtype)
+        mean, var = mean.flatten(), var.flatten() * (count / (count - 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
+        self.running_var.lerp_(var.to(self.running_var.dtype), rate)
+
+    def extra_repr(self) -> str:
+        sync = ", sync=True" if self.sync else ""
+        return f"{super().extra_repr()}, momentum={self.momentum}, track_running_stats={self.track_running_stats}{sync}"
+
+
+class BatchNorm2d(_RunningNorm):
+    """Batch normalisation (Ioffe & Szegedy 2015, algorithm 1): statistics of each channel over N, H, W.
+
+    In training the batch's biased variance normalises and the unbiased one enters `running_var`; in eval mode the
+    running statistics normalise. Same arguments, state dict and results as `torch.nn.BatchNorm2d`; `sync=True` takes
+    the statistics over all processes of torch.distributed's default group.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        sync: bool = False,
+    ):
+        super().__init__(num_channels, eps, momentum, affine, track_running_stats, sync)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool, fixed = self._prepare(x)
+        weight, bias = self._affine(x)
+        y, mean, var = _normalize(_Plan((pool,), self.eps, fixed), x, bias, weight)
+        self._update(pool, x, mean, var)
+        return y
+
+
+class BatchInstanceNorm2d(_RunningNorm):
+    """Batch-instance normalisation (Nam & Kim 2018, equation 4).
+
+    ``y = (gate * batch_norm(x) + (1 - gate) * instance_norm(x)) * weight + bias`` with a gate per channel in [0, 1],
+    1 at the start. Call `clamp_gate_` after each optimiser step. In eval mode the batch half uses running statistics.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        sync: bool = False,
+    ):
+        super().__init__(num_channels, eps, momentum, affine, track_running_stats, sync)
+        self.gate = nn.Parameter(torch.ones(num_channels))
+
+    @torch.no_grad()
+    def clamp_gate_(self) -> None:
+        """Bring the gate back into [0, 1]."""
+        self.gate.clamp_(0.0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool, fixed = self._prepare(x)
+        if self.training and x.shape[2] * x.shape[3] == 1:
+            self._check(x, 1)
+        weight, bias = self._affine(x)
+        plan = _Plan((pool, Pool(2, self.num_channels, self.num_channels)), self.eps, fixed)
+        y, mean, var = _normalize(plan, x, bias, weight * self.gate, weight * (1 - self.gate))
+        self._update(pool, x, mean, var)
+        return y
+
+
+class InstanceNorm2d(_Norm):
+    """Instance normalisation (Ulyanov et al. 2016): statistics of each sample's each channel over H, W.
+
+    Equals `torch.nn.InstanceNorm2d(num_channels, affine=True)`; no running statistics.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_channels, eps, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x, x[:1, :1].numel() if self.training else None)
+        weight, bias = self._affine(x)
+        return _normalize(_Plan((Pool(2, self.num_channels, self.num_channels),), self.eps), x, bias, weight)[0]
+
+
+class GroupNorm(_Norm):
+    """Group normalisation (Wu & He 2018, equation 7): statistics of each sample's each group of channels over H, W.
+
+    Equals `torch.nn.GroupNorm(num_groups, num_channels)`.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_channels, eps, affine)
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(
+                f"{type(self).__name__}: num_groups={num_groups} does not divide num_channels={num_channels}; "
+                f"choose one of {[g for g in range(1, num_channels + 1) if num_channels % g == 0]}"
+            )
+        self.num_groups = num_groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x, x[:1].numel() // self.num_groups if self.training and x.dim() == 4 else None)
+        weight, bias = self._affine(x)
+        return _normalize(_Plan((Pool(2, self.num_channels, self.num_groups),), self.eps), x, bias, weight)[0]
+
+    def extra_repr(self) -> str:
+        return f"num_groups={self.num_groups}, {super().extra_repr()}"
+
+
+class LayerNorm2d(GroupNorm):
+    """Layer normalisation (Ba et al. 2016) of feature maps: statistics of each sample over C, H, W, affine per channel.
+
+    Equals `torch.nn.GroupNorm(1, num_channels)`.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(1, num_channels, eps, affine)
+
+
+def build_norm(name: str, num_channels: int, num_groups: int = 8, sync: bool = False) -> nn.Module:
+    """A normalisation layer by its short name, one of `NORM_NAMES`.
+
+    `num_groups` is for ``gn`` alone; `sync` for ``bn`` and ``bin``. ``torch_bn`` is `torch.nn.BatchNorm2d`, for
+    comparison, and ``none`` is the identity. Raises ValueError for an unknown name or groups that do not divide.
+    """
+    if name == "torch_bn":
+        return nn.BatchNorm2d(num_channels)
+    if name == "bn":
+        return BatchNorm2d(num_channels, sync=sync)
+    if name == "bin":
+        return BatchInstanceNorm2d(num_channels, sync=sync)
+    if name == "in":
+        return InstanceNorm2d(num_channels)
+    if name == "ln":
+        return LayerNorm2d(num_channels)
+    if name == "gn":
+        return GroupNorm(num_groups, num_channels)
+    if name == "none":
+        return nn.Identity()
+    nearest = difflib.get_close_matches(str(name).lower(), NORM_NAMES, n=1, cutoff=0.0)[0]
+    raise ValueError(f"norm {name!r} is not known; did you mean {nearest!r}? Known: {', '.join(NORM_NAMES)}")

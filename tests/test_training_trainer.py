@@ -1,0 +1,282 @@
+"""The shared Trainer on a small net and the embedded pictures: resuming, failing, averaging, grouping."""
+
+import errno
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import checkpoints
+from training import trainer as trainer_module
+from training.callbacks import MovingAverage
+from training.errors import CheckpointError, NonFiniteError, RunError, Terminated
+from training.recipe import Recipe
+from training.resnet import ResNetTask
+from training.run import build_trainer, execute
+from training.trainer import FamilyTrainer
+
+AUGMENTED = {"crop_padding": 2, "horizontal_flip": True, "color_jitter": 0.3, "mixup": 0.3, "ema_decay": 0.9}
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Makes a ResNetTask of 20 steps (2 epochs) on 80 embedded pictures of 16x16."""
+
+    def make(name="run", model=None, **training):
+        data = {"image_size": 16, "num_classes": 4, "num_train": 80, "num_val": 31, "num_test": 20}
+        data["cache_dir"] = str(tmp_path / "cache")
+        settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "per_device_eval_batch_size": 16}
+        settings |= {"learning_rate": 0.05, "optim": "sgd", "optim_args": "momentum=0.9", "disable_tqdm": True}
+        settings |= {"precision": "fp32", "save_strategy": "steps", "save_steps": 7, **training}
+        recipe = Recipe("resnet", name, {"n": 1, "widths": [8, 8, 8], "num_groups": 4, **(model or {})}, data, settings)
+        return ResNetTask(recipe)
+
+    return make
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal_weights(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def interrupted(task, folder, at_step, monkeypatch):
+    """Run until the checkpoint of `at_step` was written, then die as a kill would leave it."""
+
+    class Killed(BaseException):
+        pass
+
+    original = FamilyTrainer._save_checkpoint
+
+    def save_then_die(self, model, trial):
+        original(self, model, trial)
+        if self.state.global_step >= at_step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
+        with pytest.raises(Killed):
+            execute(task, folder)
+
+
+def test_a_resumed_run_with_augmentation_equals_the_uninterrupted_one_bit_for_bit(task, tmp_path, monkeypatch):
+    execute(task(**AUGMENTED), tmp_path / "whole")
+    interrupted(task(**AUGMENTED), tmp_path / "parts", 7, monkeypatch)  # in the first epoch
+    interrupted(task(**AUGMENTED), tmp_path / "parts", 14, monkeypatch)  # in the second
+    torch.rand(5)  # the global generator's position does not matter
+    execute(task(**AUGMENTED), tmp_path / "parts")
+    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    histories = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("whole", "parts")]
+    strip_clock = [[line.split(",")[:3] + line.split(",")[4:] for line in lines] for lines in histories]
+    assert strip_clock[0] == strip_clock[1]
+
+
+def test_another_seed_gives_other_weights(task, tmp_path):
+    execute(task(**AUGMENTED), tmp_path / "a")
+    execute(task(**AUGMENTED, seed=7), tmp_path / "b")
+    assert not torch.equal(*(weights(tmp_path / n)["classifier.weight"] for n in "ab"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_result_the_same(task, tmp_path, monkeypatch, capsys):
+    execute(task(**AUGMENTED), tmp_path / "whole")
+    folder = tmp_path / "parts"
+    interrupted(task(**AUGMENTED), folder, 14, monkeypatch)
+    newest = folder / "checkpoints" / "checkpoint-14" / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-100] ^= 4
+    newest.write_bytes(data)
+    execute(task(**AUGMENTED), folder)
+    said = capsys.readouterr().err
+    assert "passed over checkpoint-14: model.safetensors is damaged" in said
+    assert "resuming from" in said and "checkpoint-7" in said
+    assert_equal_weights(weights(tmp_path / "whole"), weights(folder))
+
+
+def test_a_full_disk_while_saving_is_named_and_the_run_resumes(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "whole")
+    folder = tmp_path / "parts"
+    original = torch.save
+
+    def full_disk(state, path, *args, **kwargs):
+        if "checkpoint-14" in str(path) and str(path).endswith("optimizer.pt"):
+            with open(path, "wb") as file:  # half of the file arrives
+                file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return original(state, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full_disk)
+        with pytest.raises(CheckpointError, match=r"checkpoint-14 was not written.*No space left"):
+            execute(task(), folder)
+    valid, passed_over = checkpoints.newest_valid(folder / "checkpoints")
+    assert valid.name == "checkpoint-7" and passed_over == []
+    execute(task(), folder)
+    assert_equal_weights(weights(tmp_path / "whole"), weights(folder))
+    assert not list(folder.rglob(".staging*"))
+
+
+def test_a_checkpoint_of_another_config_is_refused(task, tmp_path, monkeypatch):
+    interrupted(task(), tmp_path / "run", 7, monkeypatch)
+    other = task(model={"norm": "gn"})
+    trainer = build_trainer(other, other.build_model(), tmp_path / "other")
+    with pytest.raises(CheckpointError, match="norm='bn', this run has 'gn'"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoints" / "checkpoint-7"))
+
+
+def test_a_folder_of_another_experiment_is_refused_and_kept(task, tmp_path, monkeypatch):
+    interrupted(task(), tmp_path / "run", 7, monkeypatch)
+    with pytest.raises(RunError, match=r"holds another experiment \(model.norm: 'gn', was None"):
+        execute(task(model={"norm": "gn"}), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-7").is_dir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="is not empty"):
+        execute(task(), tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_finished_run_is_not_trained_again(task, tmp_path):
+    assert execute(task(), tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    assert not execute(task(), tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_samples(task, tmp_path, monkeypatch):
+    seen = {}
+    original = FamilyTrainer.compute_loss
+
+    def poisoned(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 5 and model.training:
+            seen["before"] = {k: v.clone() for k, v in self.model.state_dict().items() if "running" not in k}
+            seen["ids"] = list(self._sample_ids)
+            seen["trainer"] = self
+            inputs = {**inputs, "pixel_values": inputs["pixel_values"] * float("nan")}
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(FamilyTrainer, "compute_loss", poisoned)
+    with pytest.raises(NonFiniteError, match="loss is nan at step 5"):
+        execute(task(model={"norm": "gn"}), tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "non_finite_0.json").read_text())
+    assert report["sample_ids"] == seen["ids"] and len(set(report["sample_ids"])) == 8
+    after = seen["trainer"].model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in seen["before"].items())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(task, tmp_path, monkeypatch):
+    trainer = build_trainer(t := task(), t.build_model(), tmp_path / "run")
+    parameter = next(trainer.model.parameters())
+    parameter.register_hook(lambda g: g * float("inf"))
+    before = parameter.detach().clone()
+    with pytest.raises(NonFiniteError, match="gradient norm"):
+        trainer.train()
+    assert torch.equal(parameter, before)
+
+
+def test_groups_have_their_own_rate_and_decay(task, tmp_path):
+    t = task(model={"norm": "bin"}, weight_decay=0.01, lr_multipliers={"gate": 10.0})
+    trainer = build_trainer(t, t.build_model(), tmp_path / "run")
+    groups = {g["name"]: g for g in trainer.create_optimizer().param_groups}
+    assert {n: (g["lr"], g["weight_decay"]) for n, g in groups.items()} == {
+        "decay": (0.05, 0.01),
+        "no_decay": (0.05, 0.0),
+        "gate": (0.5, 0.0),
+    }
+    in_groups = sum(p.numel() for g in groups.values() for p in g["params"])
+    assert in_groups == trainer.model.num_parameters()
+    assert all(p.dim() > 1 for p in groups["decay"]["params"])
+
+
+def test_gates_stay_in_their_range_while_training(task, tmp_path):
+    execute(task(model={"norm": "bin"}, learning_rate=1.0), tmp_path / "run")
+    gates = torch.cat([v for k, v in weights(tmp_path / "run").items() if k.endswith("gate")])
+    assert gates.min() >= 0 and gates.max() <= 1 and gates.min() < 1
+
+
+def test_the_moving_average_is_the_recursion_written_out():
+    model = torch.nn.BatchNorm1d(2)
+    average = MovingAverage(model, 0.9)
+    expected = None
+    for t in range(30):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(2))
+            model.running_mean.copy_(torch.randn(2))
+        average.update()
+        decay = min(0.9, (1 + t) / (10 + t))
+        if expected is None:
+            expected = model.weight.detach().clone()
+        else:
+            expected = decay * expected + (1 - decay) * model.weight.detach()
+    kept = model.weight.detach().clone()
+    average.swap()
+    assert torch.allclose(model.weight, expected, atol=1e-6)
+    average.swap()
+    assert torch.equal(model.weight, kept)
+
+
+def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path):
+    t = task(
+        early_stopping_patience=1,
+        num_train_epochs=30,
+        learning_rate=0.0,  # nothing improves, so the second evaluation is the last
+        save_strategy="epoch",
+        metric_for_best_model="val_accuracy",
+    )
+    execute(t, tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert facts["training"]["epochs"] == 2.0
+
+
+def test_early_stopping_on_a_metric_that_does_not_exist_is_an_error(task, tmp_path):
+    t = task(early_stopping_patience=1, metric_for_best_model="val_acuracy", save_strategy="epoch")
+    with pytest.raises(RunError, match=r"'val_acuracy', which is not measured; known are .*val_accuracy"):
+        execute(t, tmp_path / "run")
+
+
+def test_a_training_split_smaller_than_a_batch_is_an_error_that_leaves_nothing(task, tmp_path):
+    with pytest.raises(RunError, match="80 samples, fewer than one batch of 100"):
+        execute(task(per_device_train_batch_size=100), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_value_per_channel_is_an_error_that_leaves_nothing(task, tmp_path):
+    t = task(model={"norm": "bn"}, per_device_train_batch_size=1, train_size=8, num_train_epochs=1)
+    t.recipe.model["widths"] = [8, 8, 8]
+    model = t.build_model()
+    with pytest.raises(ValueError, match="value per channel|values per channel"):
+        model(torch.zeros(1, 3, 1, 1))
+
+
+def test_two_runs_into_one_folder(task, tmp_path):
+    from training.run_folder import RunFolder
+
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="another run is writing to"):
+        execute(task(), tmp_path / "run")
+    assert (tmp_path / "run").is_dir()  # the first run's folder is not the second one's to remove
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "whole")
+    original = trainer_module.FamilyTrainer.training_step
+
+    def signalled(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            self.stop_on_signal._remember(15, None)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
+        with pytest.raises(Terminated) as stopped:
+            execute(task(), tmp_path / "parts")
+    assert stopped.value.signum == 15
+    assert checkpoints.newest_valid(tmp_path / "parts" / "checkpoints")[0].name == "checkpoint-4"
+    execute(task(), tmp_path / "parts")
+    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))

@@ -1,0 +1,77 @@
+"""`RunArguments`: transformers' TrainingArguments with this project's defaults and the few fields it adds."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from training.errors import RunError
+from training.precision import MEMORY_FORMATS, PRECISIONS, use_bf16
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Every field of [`transformers.TrainingArguments`], and:
+
+    Args:
+        precision: `auto` (bf16 autocast where the machine has native bf16), `bf16` or `fp32`.
+        memory_format: `auto` (channels_last for convolutional nets), `channels_last` or `contiguous`.
+        lr_multipliers: learning rate of a named parameter group relative to `learning_rate`.
+        group_weight_decay: weight decay of a named parameter group, where it is not `weight_decay` (group
+            `decay`) or 0 (every other group).
+        ema_decay: decay of an exponential moving average of the weights in [0, 1), 0 for none. Where it is on,
+            the averaged weights are evaluated and published.
+        early_stopping_patience: evaluations without improvement of `metric_for_best_model` before the run ends;
+            0 for never.
+        train_eval_samples: how many training samples are evaluated, without augmentation, at each evaluation;
+            0 for as many as the validation split has.
+        keep_checkpoints: keep the resumable checkpoints after the run has finished.
+    """
+
+    output_dir: str | None = None
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    logging_strategy: str = "epoch"
+    report_to: str | list[str] | None = "none"
+    dataloader_drop_last: bool = True
+    remove_unused_columns: bool | None = False
+    logging_nan_inf_filter: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    disable_tqdm: bool | None = False
+
+    precision: str = "auto"
+    memory_format: str = "auto"
+    lr_multipliers: dict[str, float] = field(default_factory=lambda: {"gate": 10.0})
+    group_weight_decay: dict[str, float] = field(default_factory=dict)
+    ema_decay: float = 0.0
+    early_stopping_patience: int = 0
+    train_eval_samples: int = 0
+    keep_checkpoints: bool = False
+
+    def __post_init__(self):
+        self._check_own_fields()
+        self.bf16 = use_bf16(self.precision)
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused on a CPU
+        if self.data_seed is None:
+            self.data_seed = self.seed  # the order of samples then does not hang on the generator's position
+        if self.early_stopping_patience:
+            self.load_best_model_at_end = True
+            self.metric_for_best_model = self.metric_for_best_model or "val_accuracy"
+        super().__post_init__()
+
+    def _check_own_fields(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise RunError(f"training.precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.memory_format not in MEMORY_FORMATS:
+            raise RunError(
+                f"training.memory_format must be one of {', '.join(MEMORY_FORMATS)}, not {self.memory_format!r}"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise RunError(f"training.ema_decay must be in [0, 1), not {self.ema_decay}")
+        for name in ("early_stopping_patience", "train_eval_samples"):
+            if getattr(self, name) < 0:
+                raise RunError(f"training.{name} must be 0 or more, not {getattr(self, name)}")
+        for name in ("fp16", "bf16"):
+            if getattr(self, name):
+                raise RunError(f"training.{name} is not used here: choose training.precision bf16 or fp32")

@@ -1,0 +1,145 @@
+"""One experiment from recipe to finished run folder."""
+
+import contextlib
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from training import checkpoints
+from training.callbacks import EpochClock, WriteHistory
+from training.errors import RunError, Terminated
+from training.run_folder import RunFolder
+from training.tasks import Task
+from training.trainer import FamilyTrainer
+
+
+def check_batch(task: Task) -> None:
+    """Raise a RunError if the training split is smaller than one batch over all processes."""
+    args, samples = task.arguments, len(task.datasets["train"])
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if samples < batch and args.dataloader_drop_last:
+        raise RunError(
+            f"the training split has {samples} samples, fewer than one batch of {batch}; "
+            "lower training.per_device_train_batch_size"
+        )
+
+
+def build_trainer(task: Task, model: PreTrainedModel, run_folder: Path) -> FamilyTrainer:
+    """The Trainer of a task, its data and model; makes the run folder's `checkpoints/`."""
+    clock = EpochClock()
+    return FamilyTrainer(
+        model=model,
+        args=task.arguments,
+        run_folder=run_folder,
+        convolutional=task.convolutional,
+        epoch_clock=clock,
+        train_dataset=task.datasets["train"],
+        eval_dataset=task.evaluation_splits(),
+        data_collator=task.collator(),
+        train_collator=task.collator(clock.epoch),
+        compute_metrics=task.compute_metrics,
+        processing_class=task.processor,
+    )
+
+
+def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
+    """Train, evaluate and publish one experiment into `path`; continue it where it was interrupted.
+
+    Returns:
+        False if the run had finished before and nothing was done.
+
+    Raises:
+        RunError: what the user can mend. Terminated: a signal stopped the run, its state is saved.
+    """
+    state = PartialState()
+    folder = RunFolder(path)
+    if folder.finished and not overwrite:
+        return False
+    with folder.locked() if state.is_main_process else contextlib.nullcontext():
+        with state.main_process_first():
+            model = task.build_model()  # the first process fills the data cache, the others read it
+        check_batch(task)
+        if state.is_main_process:
+            folder.claim(task.recipe, overwrite=overwrite)
+        state.wait_for_everyone()
+        trainer = build_trainer(task, model, folder.path)
+        _train(trainer, folder)
+        _publish(trainer, task, folder)
+    return True
+
+
+def _train(trainer: FamilyTrainer, folder: RunFolder) -> None:
+    checkpoint, passed_over = checkpoints.newest_valid(folder.checkpoint_root)
+    if trainer.is_world_process_zero():
+        for line in passed_over:
+            print(f"passed over {line}", file=sys.stderr)
+        if checkpoint is not None:
+            print(f"resuming from {checkpoint}", file=sys.stderr)
+        elif passed_over:
+            print("no valid checkpoint is left: starting from the beginning", file=sys.stderr)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.stop_on_signal.signum is not None:
+        raise Terminated(trainer.stop_on_signal.signum, trainer.state.global_step)
+
+
+def _publish(trainer: FamilyTrainer, task: Task, folder: RunFolder) -> None:
+    trainer.adopt_average()
+    trainer.remove_callback(WriteHistory)  # the history ends with training
+    measured = {name: _evaluate(trainer, split, name) for name, split in task.datasets.items()}
+    if trainer.is_world_process_zero():
+        folder.publish_model(trainer.accelerator.unwrap_model(trainer.model), task.processor)
+        facts = {"model": task.family, "name": task.recipe.name, "metrics": measured, "training": facts_of(trainer)}
+        folder.write_metrics(facts)
+        if not task.arguments.keep_checkpoints:
+            folder.drop_checkpoints()
+    trainer.accelerator.wait_for_everyone()
+
+
+def _evaluate(trainer: FamilyTrainer, split, name: str) -> dict[str, float]:
+    prefix = f"eval_{name}"
+    result = trainer.evaluate(eval_dataset=split, metric_key_prefix=prefix)
+    speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    result = {k.removeprefix(f"{prefix}_"): v for k, v in result.items() if k.startswith(f"{prefix}_")}
+    return {k: v for k, v in result.items() if k not in speed}
+
+
+def machine_name() -> str:
+    """What the run was computed on, for people: GPU name or processor and cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def facts_of(trainer: FamilyTrainer) -> dict[str, Any]:
+    """Time, size, machine and settings of a finished training, for `metrics.json`."""
+    args = trainer.args
+    log = trainer.state.log_history
+    return {
+        "seconds": next((e["seconds"] for e in reversed(log) if "train_runtime" in e), None),
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "parameters": trainer.model.num_parameters(),
+        "device": str(args.device.type),
+        "machine": machine_name(),
+        "processes": args.world_size,
+        "precision": "bf16" if args.bf16 else "fp32",
+        "channels_last": trainer.memory_format is torch.channels_last,
+        "compiled": bool(args.torch_compile),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+    }

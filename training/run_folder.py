@@ -1,0 +1,135 @@
+"""The run folder `runs/<model>/<name>/`: who may write to it, and what it holds when the run has finished."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from training import checkpoints
+from training.errors import RunError
+from training.recipe import Recipe, load_recipe
+
+LOCK = ".lock"
+RECIPE = "recipe.yaml"
+METRICS = "metrics.json"
+
+# Fields that may change between an interrupted run and its continuation without changing what is learned.
+FREE_TO_CHANGE = {
+    "training": {
+        "logging_steps", "report_to", "disable_tqdm", "dataloader_num_workers", "save_total_limit", "keep_checkpoints",
+        "per_device_eval_batch_size", "log_level", "dataloader_pin_memory", "dataloader_persistent_workers",
+    },
+    "data": {"cache_dir"},
+}  # fmt: skip
+
+
+class RunFolder:
+    """One run's folder. Use `with folder.locked():` round everything that writes."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.checkpoint_root = self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """A run is finished when its metrics are there; they are written last."""
+        return (self.path / METRICS).is_file()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock; a second run into the same folder gets a RunError. Freed by the kernel on any exit.
+
+        A folder that this call made is removed again if an error ends the run before its first checkpoint (a report
+        of non-finite values is kept), so that bad input leaves nothing behind.
+        """
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another run is writing to {self.path}; wait for it or choose another --name") from None
+            try:
+                yield
+            except BaseException:
+                if made and not checkpoints.checkpoints_in(self.checkpoint_root) and not self._has_report():
+                    shutil.rmtree(self.path)
+                raise
+
+    def _has_report(self) -> bool:
+        return any(self.path.glob("non_finite_*.json"))
+
+    def claim(self, recipe: Recipe, *, overwrite: bool = False) -> None:
+        """Make the folder this recipe's: fresh, or the same experiment's continuation.
+
+        Raises:
+            RunError: the folder holds another experiment, or files that are no run at all.
+        """
+        saved = self.path / RECIPE
+        if overwrite:
+            self._clear()
+        elif saved.is_file():
+            differences = recipe.differences(_without_free(load_recipe(saved), recipe))
+            if differences:
+                raise RunError(
+                    f"{self.path} holds another experiment ({'; '.join(differences[:4])}); "
+                    "choose another --name, or --overwrite to delete it"
+                )
+        elif any(p.name != LOCK for p in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no {RECIPE}; choose another --name")
+        checkpoints.remove_stale_staging(self.path)
+        if self.checkpoint_root.is_dir():
+            checkpoints.remove_stale_staging(self.checkpoint_root)
+        _replace(saved, recipe.to_yaml())
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name == LOCK:
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def publish_model(self, model: PreTrainedModel, processor: Any) -> None:
+        """Put the final weights, config, code and processor into the folder: staged, sealed, then moved in."""
+        staging = checkpoints.staging_folder(self.path, "model")
+        with checkpoints.naming_write_errors(f"the model in {self.path}"):
+            staging.mkdir(exist_ok=True)
+            model.save_pretrained(staging)
+            processor.save_pretrained(staging)
+            names = sorted(p.name for p in staging.iterdir())
+            checkpoints.write_manifest(staging)  # flushes every file before any of them is moved
+            for name in names:
+                (staging / name).replace(self.path / name)
+            (staging / checkpoints.MANIFEST).replace(self.path / checkpoints.MANIFEST)
+            shutil.rmtree(staging)
+
+    def write_metrics(self, content: dict[str, Any]) -> None:
+        """Write `metrics.json`, by which the run counts as finished."""
+        with checkpoints.naming_write_errors(str(self.path / METRICS)):
+            _replace(self.path / METRICS, json.dumps(content, indent=1) + "\n")
+
+    def drop_checkpoints(self) -> None:
+        """Delete the resumable checkpoints of a finished run."""
+        if self.checkpoint_root.is_dir():
+            shutil.rmtree(self.checkpoint_root)
+
+
+def _without_free(saved: Recipe, new: Recipe) -> Recipe:
+    """The saved recipe with the new one's values where a change does no harm."""
+    for group, keys in FREE_TO_CHANGE.items():
+        mine, theirs = getattr(saved, group), getattr(new, group)
+        for key in keys:
+            mine.pop(key, None)
+            if key in theirs:
+                mine[key] = theirs[key]
+    return saved
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,108 @@
+"""A task is where one family's config, model, processor, data, collators and metrics meet.
+
+Adding a family means one task module, an entry in `TASKS`, and the family's files in `models/`, `data/` and
+`evaluation/`; `train.py` does not change.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from training.arguments import RunArguments
+from training.errors import RunError
+from training.recipe import Recipe, check_keys
+
+TASKS = {"resnet": "training.resnet:ResNetTask"}
+
+
+class Task(ABC):
+    """One family in one experiment. Subclasses set the class attributes and implement the abstract methods.
+
+    Attributes:
+        family: the name after `--model`.
+        config_class, data_class, arguments_class: whose fields the recipe's three groups are.
+        aliases: short command-line names, for example `{"r": "model.num_labels"}`.
+        convolutional: whether channels_last pays.
+    """
+
+    family: ClassVar[str]
+    config_class: ClassVar[type[PreTrainedConfig]]
+    data_class: ClassVar[type]
+    arguments_class: ClassVar[type[RunArguments]] = RunArguments
+    aliases: ClassVar[dict[str, str]] = {}
+    convolutional: ClassVar[bool] = False
+
+    def __init__(self, recipe: Recipe):
+        check_keys(recipe, self.known_fields())
+        self.recipe = recipe
+        self.arguments = build_dataclass(self.arguments_class, recipe.training, "training", recipe.source)
+
+    @classmethod
+    def known_fields(cls) -> dict[str, set[str]]:
+        """The field names of the recipe's three groups."""
+        model = set(cls.config_class.__annotations__) | {"num_labels"}
+        data = {f.name for f in dataclasses.fields(cls.data_class)}
+        training = {f.name for f in dataclasses.fields(cls.arguments_class)} - {"output_dir", "bf16", "fp16"}
+        return {"model": model, "data": data, "training": training}
+
+    @property
+    @abstractmethod
+    def datasets(self) -> DatasetDict:
+        """Splits `train`, `val` and, where there is one, `test`; loaded once."""
+
+    @property
+    @abstractmethod
+    def processor(self) -> Any:
+        """The processor or tokenizer that is saved with the model."""
+
+    @abstractmethod
+    def build_model(self) -> PreTrainedModel:
+        """A freshly initialised model for these data."""
+
+    @abstractmethod
+    def collator(self, epoch: torch.Tensor | None = None) -> Callable[[list[dict]], dict]:
+        """The collator of evaluation, or, where `epoch` is given, of training with augmentation."""
+
+    @abstractmethod
+    def compute_metrics(self, prediction) -> dict[str, float]:
+        """Metrics over a whole split from a [`transformers.EvalPrediction`]."""
+
+    def evaluation_splits(self) -> dict[str, Dataset]:
+        """What is evaluated as training goes: a fixed part of the training split, and the validation split."""
+        train, val = self.datasets["train"], self.datasets["val"]
+        count = min(len(train), self.arguments.train_eval_samples or len(val))
+        indices = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
+        return {"train": train.select(sorted(indices.tolist())), "val": val}
+
+
+def build_dataclass(cls: type, values: dict[str, Any], group: str, source: str) -> Any:
+    """Construct `cls(**values)`; a wrong type or value becomes a RunError that names the group and the source."""
+    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    for name, value in values.items():
+        if types[name] in (int, float, "int", "float") and isinstance(value, str):
+            raise RunError(f"{source}: {group}.{name} must be a number, not {value!r}")
+        if types[name] in (bool, "bool") and not isinstance(value, bool):
+            raise RunError(f"{source}: {group}.{name} must be true or false, not {value!r}")
+    try:
+        return cls(**values)
+    except RunError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{source}, group {group}: {' '.join(str(error).split())}") from error
+
+
+def task_class(family: str) -> type[Task]:
+    """The task of a family; an unknown name is an error that names the nearest known one."""
+    if family not in TASKS:
+        near = difflib.get_close_matches(family, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TASKS)}"
+        raise RunError(f"there is no model family {family!r}; {hint}")
+    module, _, name = TASKS[family].partition(":")
+    return getattr(importlib.import_module(module), name)

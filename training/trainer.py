@@ -1,0 +1,229 @@
+"""The Trainer that all families share: transformers' own loop, with verified checkpoints and honest failures."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Trainer
+
+from training import checkpoints
+from training.arguments import RunArguments
+from training.callbacks import AfterOptimizerStep, EarlyStopping, EpochClock, MovingAverage, StopOnSignal, WriteHistory
+from training.errors import CheckpointError, NonFiniteError, RunError
+from training.precision import memory_format
+
+SAMPLE_IDS = "sample_ids"  # what the collators call the ids; they do not go into the model
+
+
+class FamilyTrainer(Trainer):
+    """[`transformers.Trainer`] plus named parameter groups, moving average, and crash-safe checkpoints.
+
+    Args:
+        run_folder: the folder of the run; checkpoints go to `checkpoints/` in it, the log to `history.csv`.
+        convolutional: whether `memory_format: auto` means channels_last.
+        epoch_clock: the clock that the training collator reads.
+        kwargs: as for [`transformers.Trainer`]; `eval_dataset` is a dict of splits.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: RunArguments,
+        *,
+        run_folder: Path,
+        convolutional: bool,
+        epoch_clock: EpochClock,
+        train_collator,
+        **kwargs: Any,
+    ):
+        self.run_folder = Path(run_folder)
+        self.checkpoint_root = self.run_folder / "checkpoints"
+        args.output_dir = str(self.checkpoint_root)
+        self.memory_format = memory_format(args.memory_format, convolutional=convolutional)
+        model.to(memory_format=self.memory_format)
+        super().__init__(model=model, args=args, **kwargs)
+        self.train_collator = train_collator
+        self.average = MovingAverage(model, args.ema_decay) if args.ema_decay else None
+        self.stop_on_signal = StopOnSignal()
+        self.stop_on_signal.accelerator = self.accelerator
+        splits = tuple(self.eval_dataset) if isinstance(self.eval_dataset, dict) else ()
+        callbacks = [epoch_clock, self.stop_on_signal, AfterOptimizerStep(model, self.average)]
+        callbacks.append(WriteHistory(self.run_folder / "history.csv", splits))
+        if args.early_stopping_patience:
+            callbacks.append(EarlyStopping(args.early_stopping_patience))
+        for callback in callbacks:
+            self.add_callback(callback)
+        self._sample_ids: list[int] = []
+        self._clock_start = time.time()
+        self._earlier_seconds: float | None = None
+
+    # ---- Data ----
+
+    def get_train_dataloader(self):
+        evaluation_collator, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = evaluation_collator
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = dict(inputs)
+        self._sample_ids = inputs.pop(SAMPLE_IDS, [])
+        inputs = super()._prepare_inputs(inputs)
+        for name, value in inputs.items():
+            if isinstance(value, torch.Tensor) and value.dim() == 4 and value.is_floating_point():
+                inputs[name] = value.contiguous(memory_format=self.memory_format)
+        return inputs
+
+    # ---- Optimisation ----
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """One optimiser group per named group of `model.parameter_groups()`, with its own rate and decay."""
+        if self.optimizer is None:
+            target = model if model is not None else self.model
+            parameters = {n: p for n, p in target.named_parameters() if p.requires_grad}
+            groups = []
+            for name, members in self.model.parameter_groups().items():
+                decay = self.args.group_weight_decay.get(name, self.args.weight_decay if name == "decay" else 0.0)
+                rate = self.args.learning_rate * self.args.lr_multipliers.get(name, 1.0)
+                params = [parameters[m] for m in members if m in parameters]
+                if params:
+                    groups.append({"params": params, "lr": rate, "weight_decay": decay, "name": name})
+            grouped = {id(p) for group in groups for p in group["params"]}
+            ungrouped = [n for n, p in parameters.items() if id(p) not in grouped]
+            if ungrouped:
+                name = type(self.model).__name__
+                raise ValueError(f"{name}.parameter_groups() leaves out {', '.join(ungrouped[:5])}")
+            optimizer_class, keywords = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(groups, **keywords)
+        return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = result[0] if return_outputs else result
+        if model.training and not bool(torch.isfinite(loss).all()):
+            self._stop_non_finite("loss", loss.detach().float().mean().item())
+        return result
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            self._stop_non_finite("gradient norm", float(norm))
+        return norm
+
+    def _stop_non_finite(self, what: str, value: float) -> None:
+        ids = [int(i) for i in self._sample_ids]
+        report = {"what": what, "value": repr(value), "step": self.state.global_step, "epoch": self.state.epoch}
+        report |= {"learning_rate": self._get_learning_rate(), "sample_ids": ids}
+        path = self.run_folder / f"non_finite_{self.args.process_index}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        raise NonFiniteError(
+            f"the {what} is {value} at step {self.state.global_step}; the weights were not changed by it. "
+            f"The {len(ids)} sample ids are in {path}; lower training.learning_rate or use precision fp32."
+        )
+
+    # ---- Evaluation ----
+
+    def evaluation_loop(self, *args, **kwargs):
+        if self.average is None:
+            return super().evaluation_loop(*args, **kwargs)
+        self.average.swap()
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.average.swap()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self._earlier_seconds is None:  # seconds that runs before a resume took
+            earlier = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
+            self._earlier_seconds = earlier[-1] if earlier else 0.0
+        logs["seconds"] = round(self._earlier_seconds + time.time() - self._clock_start, 3)
+        super().log(logs, start_time)
+
+    def _determine_best_metric(self, metrics, trial) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError:
+            known = ", ".join(k.removeprefix("eval_") for k in metrics if "_per_second" not in k and "runtime" not in k)
+            raise RunError(
+                f"training.metric_for_best_model is {self.args.metric_for_best_model!r}, which is not measured; "
+                f"known are {known}"
+            ) from None
+
+    # ---- Checkpoints ----
+
+    def _save_checkpoint(self, model, trial) -> None:
+        step = self.state.global_step
+        name = f"{checkpoints.PREFIX}{step}"
+        staging = checkpoints.staging_folder(self.checkpoint_root, name)
+        target = self.checkpoint_root / name
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(
+                self.checkpoint_root / f"{checkpoints.PREFIX}{self.state.best_global_step}"
+            )
+        with checkpoints.naming_write_errors(f"checkpoint {target}"):
+            staging.mkdir(parents=True, exist_ok=True)
+            self._write_state(staging)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.commit(staging, target)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            best = {Path(self.state.best_model_checkpoint)} if self.state.best_model_checkpoint else set()
+            checkpoints.rotate(self.checkpoint_root, self.args.save_total_limit, best)
+
+    def _write_state(self, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if not self.args.should_save:
+            return
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+        if self.average is not None:
+            self.average.save(folder)
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if hasattr(callback, "state") and type(callback).__name__ in self.state.stateful_callbacks:
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        checkpoints.verify(resume_from_checkpoint)
+        saved = json.loads((Path(resume_from_checkpoint) / "config.json").read_text(encoding="utf-8"))
+        mine = json.loads(self.model.config.to_json_string(use_diff=False))
+        ignored = {"transformers_version", "dtype", "architectures", "auto_map", "_name_or_path"}
+        for key in sorted(saved.keys() & mine.keys() - ignored):
+            if saved[key] != mine[key]:
+                raise CheckpointError(
+                    f"{resume_from_checkpoint} was made with {key}={saved[key]!r}, this run has {mine[key]!r}; "
+                    "use the old value or another --name"
+                )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.average is not None:
+            self.average.load(Path(checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        checkpoints.verify(best)
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(best)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        if load_result.missing_keys or load_result.unexpected_keys:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: missing {load_result.missing_keys[:5]}, "
+                f"surplus {load_result.unexpected_keys[:5]}"
+            )
+
+    def adopt_average(self) -> None:
+        """Make the moving average, where there is one, the model's weights for good."""
+        if self.average is not None:
+            self.average.swap()
+            self.average = None
