@@ -10,6 +10,7 @@ Every field of a recipe's groups model, data and training can be set by name: --
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from accelerate import PartialState
@@ -70,8 +71,8 @@ def train_one(task: Task, options: argparse.Namespace) -> None:
     """Train (or cost) one experiment, then write its card."""
     folder = options.runs / task.family / task.recipe.name
     if options.dry_run:
-        trainer = build_trainer(task, task.build_model(), folder / "dry-run")
-        say(f"{task.recipe.name}\n{measure(trainer)}")
+        with tempfile.TemporaryDirectory() as scratch:
+            say(f"{task.recipe.name}\n{measure(build_trainer(task, task.build_model(), Path(scratch)))}")
         return
     say(f"{task.recipe.name}: training on {PartialState().num_processes} process(es) into {folder}")
     if not execute(task, folder, overwrite=options.overwrite):

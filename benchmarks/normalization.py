@@ -100,15 +100,20 @@ def check(ours: nn.Module, theirs: nn.Module, x: Tensor, grad: Tensor) -> None:
 
 
 def milliseconds(layer: nn.Module, x: Tensor, grad: Tensor, number: int) -> float:
-    timer = Timer("step(layer, x, grad)", globals={"step": step, "layer": layer, "x": x, "grad": grad},
-        num_threads=torch.get_num_threads())
+    timer = Timer(
+        "step(layer, x, grad)",
+        globals={"step": step, "layer": layer, "x": x, "grad": grad},
+        num_threads=torch.get_num_threads(),
+    )
     return timer.timeit(number).mean * 1e3
 
 
 def copy_bandwidth(x: Tensor) -> float:
     """Bytes a second, read plus written, of copying a tensor of this size into one that exists."""
     source, target = x.detach(), torch.empty_like(x)
-    timer = Timer("target.copy_(source)", globals={"source": source, "target": target}, num_threads=torch.get_num_threads())
+    timer = Timer(
+        "target.copy_(source)", globals={"source": source, "target": target}, num_threads=torch.get_num_threads()
+    )
     return 2 * x.numel() * x.element_size() / timer.blocked_autorange(min_run_time=0.3).median
 
 
@@ -152,7 +157,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.repeats} repeats; ours/torch's below 1 is faster")
+    print(
+        f"torch {torch.__version__}, {options.threads} threads, {options.repeats} repeats; ours/torch's below 1 is faster"
+    )
     print(
         f"{'norm':4} {'shape':14} {'memory format':13} {'':4} {'mode':8} {'ours ms':>9} {'torch ms':>9} "
         f"{'ratio':>6} [quartiles]  memory  of copy"

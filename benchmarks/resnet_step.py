@@ -1,6 +1,7 @@
 """Time of one training step of the 6n+2 ResNet: forward, loss, backward, SGD with momentum.
 
     python benchmarks/resnet_step.py [--compile] [--shape 32x256 --shape 128x32] [--rounds 7]
+    OMP_NUM_THREADS=1 python benchmarks/resnet_step.py --clock cpu    # on a machine that others are using
 
 The net with the hand-written `bn`, in channels_last with bf16 autocast, against
 
@@ -129,21 +130,21 @@ def check(sides: dict[str, Side], timed: dict[str, Side], num_labels: int, devic
     print("checked: equal losses and gradients in fp64, and those of each timed setting agree with them")
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    """Wall time of one call, with the device's queue empty before and after."""
+def seconds(call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of one call by the given clock, with the device's queue empty before and after."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def peak(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+def peak(dtype: torch.dtype, device: str, clock: Callable[[], float], size: int = 2048) -> float:
     """GFLOP/s of a large matrix product, the best of eight."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(8)) / 1e9
+    return 2 * size**3 / min(seconds(lambda: a @ b, device, clock) for _ in range(8)) / 1e9
 
 
 def flops_of_step(side: Side, size: int, num_labels: int, device: str) -> float:
@@ -155,7 +156,9 @@ def flops_of_step(side: Side, size: int, num_labels: int, device: str) -> float:
     return counter.get_total_flops() / 2
 
 
-def measure(sides: dict[str, Side], batch: int, size: int, num_labels: int, rounds: int, device: str) -> None:
+def measure(
+    sides: dict[str, Side], batch: int, size: int, num_labels: int, rounds: int, device: str, clock: Callable[[], float]
+) -> None:
     """Let the sides take turns and print the table of one shape."""
     flops = {key: batch * flops_of_step(side, size, num_labels, device) for key, side in sides.items()}
     torch.manual_seed(2)
@@ -177,10 +180,10 @@ def measure(sides: dict[str, Side], batch: int, size: int, num_labels: int, roun
         step(key)
         step(key)
     times: dict[str, list[float]] = {key: [] for key in sides}
-    peaks = {True: peak(torch.bfloat16, device), False: peak(torch.float32, device)}
+    peaks = {True: peak(torch.bfloat16, device, clock), False: peak(torch.float32, device, clock)}
     for _ in range(rounds):
         for key in sides:
-            times[key].append(seconds(lambda key=key: step(key), device))
+            times[key].append(seconds(lambda key=key: step(key), device, clock))
     print(f"\n{batch} x {size} x {size}; matrix product: bf16 {peaks[True]:.0f}, fp32 {peaks[False]:.0f} GFLOP/s")
     print("| side | setting | ms per step | fastest..slowest | to ours (median of rounds) | GFLOP/s | of the product |")
     print("|---|---|---|---|---|---|---|")
@@ -203,9 +206,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="compile the fast sides (the plain ones stay eager)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: time of this process alone")
     arguments = parser.parse_args()
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
 
-    print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, n={arguments.n}")
+    threads = f"{torch.get_num_threads()} threads, {arguments.clock} clock"
+    print(f"torch {torch.__version__}, {arguments.device}, {threads}, n={arguments.n}")
     for shape in arguments.shape or ["32x256", "128x32"]:
         batch, size = (int(part) for part in shape.split("x"))
         sides = make_sides(arguments.n, arguments.labels, arguments.device)
@@ -217,7 +223,7 @@ def main() -> None:
                 for key, side in sides.items()
             }
         check(sides, timed, arguments.labels, arguments.device)
-        measure(timed, batch, size, arguments.labels, arguments.rounds, arguments.device)
+        measure(timed, batch, size, arguments.labels, arguments.rounds, arguments.device, clock)
 
 
 if __name__ == "__main__":

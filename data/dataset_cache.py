@@ -12,14 +12,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import datasets
 from filelock import FileLock
 
 MANIFEST = "manifest.json"
 
 
 def cache_root(cache_dir: str | None) -> Path:
-    """The folder for prepared data: `cache_dir`, else `birds` beside the caches of the datasets library."""
+    """The folder for prepared data: `cache_dir`, else `course_models` in the cache of the datasets library."""
+    import datasets  # slow to import, and only its setting is wanted
+
     return Path(cache_dir).expanduser() if cache_dir else Path(datasets.config.HF_DATASETS_CACHE) / "course_models"
 
 

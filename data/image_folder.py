@@ -169,4 +169,4 @@ def extract_tar(archive: Path, target: Path) -> None:
     except tarfile.FilterError as error:
         raise DataError(f"{archive} holds an unsafe member ({error}): repack it with relative paths") from error
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{archive} is not a readable tar file ({error})") from error
+        raise DataError(f"{archive} is not a readable tar file ({str(error).partition(chr(10))[0]})") from error

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def near_pairs(
 
 
 def _standardised(thumbnails: np.ndarray) -> np.ndarray:
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)  # [N, T*T*3]
+    flat = thumbnails.reshape(len(thumbnails), THUMBNAIL * THUMBNAIL * 3).astype(np.float32)  # [N, T*T*3]
     flat -= flat.mean(axis=1, keepdims=True)
     deviation = flat.std(axis=1, keepdims=True)
     return np.where(deviation >= MIN_CONTRAST, flat / np.maximum(deviation, MIN_CONTRAST), 0.0)
@@ -106,21 +107,19 @@ def _standardised(thumbnails: np.ndarray) -> np.ndarray:
 def _exact_pairs(records: list[ImageRecord], groups: dict[str, str], *, same: bool) -> list[list[str]]:
     """Pairs of equal content whose group (split or class, by path) is the same or, with same=False, another.
 
-    Of a set of k copies the pairs with its first member in each group are given: enough to find all of them.
+    Of many copies not all pairs are given, but every copy occurs in one (in one for each other group that has it).
     """
-    by_content: dict[str, list[str]] = {}
+    by_content: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        by_content.setdefault(record.sha256, []).append(record.path)
+        by_content.setdefault(record.sha256, {}).setdefault(groups[record.path], []).append(record.path)
     pairs = []
-    for paths in by_content.values():
-        firsts: dict[str, str] = {}
-        for path in paths:
-            group = groups[path]
-            if same and group in firsts:
-                pairs.append([firsts[group], path])
-            elif not same:
-                pairs += [[first, path] for other, first in firsts.items() if other != group]
-            firsts.setdefault(group, path)
+    for copies in by_content.values():
+        if same:
+            pairs += [[first, path] for first, *others in copies.values() for path in others]
+        else:
+            for (first_a, *others_a), (first_b, *others_b) in combinations(copies.values(), 2):
+                pairs += [[path, first_b] for path in (first_a, *others_a)]
+                pairs += [[first_a, path] for path in others_b]
     return pairs
 
 
@@ -134,7 +133,7 @@ def _near_across(records: list[ImageRecord], splits: dict[str, str]) -> list[lis
     pairs = []
     for first, second in (("val", "train"), ("test", "train"), ("test", "val")):
         (chosen_a, *a), (chosen_b, *b) = arrays[first], arrays[second]
-        for i, j in near_pairs(*a, *b) if chosen_a and chosen_b else ():
+        for i, j in near_pairs(*a, *b):
             if chosen_a[i].sha256 != chosen_b[j].sha256:
                 pairs.append([chosen_a[i].path, chosen_b[j].path])
     return pairs

@@ -243,7 +243,7 @@ def _twins(runs: list[Run], tests: dict[tuple[int, int], Paired]) -> list[str]:
         return []
     ours, torchs = by_norm["bn"], by_norm["torch_bn"]
     others = set(differing_settings([runs[ours], runs[torchs]])) - {"model.norm"}
-    if others:
+    if others or None in (_get(runs[ours], "val", "accuracy"), _get(runs[torchs], "val", "accuracy")):
         return []
     gaps = []
     for metric in ("accuracy", "loss"):

@@ -236,7 +236,7 @@ def recall_per_class(rows: list[dict]) -> Figure:
         axis.hlines(y, [r["low"] for r in rows], [r["high"] for r in rows], color=BLUE, alpha=0.35, linewidth=3)
         axis.plot([r["recall"] for r in rows], y, "o", color=BLUE, markersize=5, clip_on=False)
         axis.set_yticks(y, [r["label"] for r in rows], fontsize=9.5 if len(rows) <= 40 else 7.5)
-        axis.tick_params(axis="y", labelcolor=INK)
+        axis.tick_params(axis="y", labelcolor=INK, pad=8)
         axis.set_ylim(-0.7, len(rows) - 0.3)
         axis.set_xlim(0, 1.01)
         axis.tick_params(length=0)

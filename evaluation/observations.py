@@ -192,7 +192,6 @@ def _grad_cam(numbers: dict[str, Any]) -> list[str]:
             f"{'' if sure else 'not '}significant (Mann-Whitney {p_text(numbers['entropy_p'])})."
         )
     if numbers["empty"]:
-        sentences.append(
-            f"{numbers['empty']} of {right['count'] + wrong['count']} maps are empty: no positive evidence at all."
-        )
+        total = right["count"] + wrong["count"] + numbers["empty"]
+        sentences.append(f"{numbers['empty']} of {total} maps are empty: no positive evidence at all.")
     return sentences

@@ -16,7 +16,7 @@ from .report import Report, render
 from .runs import Run, RunError, digest, load_run, weights_of, write_atomically, write_json
 
 FAMILIES = {"resnet": ("evaluation.resnet", "evaluation.resnet_report")}
-PUBLISHED = ("README.md", "metrics.json", "history.csv", "recipe.yaml")
+PUBLISHED = ("README.md", "metrics.json", "history.csv")
 PUBLISHED_FIGURES = ("curves.png", "confusion_matrix.png", "recall.png", "reliability.png")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.py", "config.json", "preprocessor_config.json")
 
@@ -95,7 +95,7 @@ def compare(folders: list[Path], out: Path, title: str) -> Path:
 
 
 def publish(folder: Path, destination: Path, with_weights: bool = False) -> Path:
-    """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, recipe, figures of numbers.
+    """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, figures of numbers.
 
     Photographs (report.html, galleries/) and per-image predictions stay behind; weights, config and code go along on
     demand. Only names on the lists above are copied, so a new kind of file is never published by accident.

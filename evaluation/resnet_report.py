@@ -71,8 +71,8 @@ def curve_of(run: Run) -> figures.Curve:
 
 
 def number_figures(run: Run) -> dict[str, Figure]:
-    """The figures that show no photograph, by file name: these may be published and linked by the card."""
-    made = {"curves": figures.curves([curve_of(run)])} if len(run.history) else {}
+    """The figures that show no photograph, by file name; they may be published. (The card draws the curves.)"""
+    made = {}
     val = (run.evaluation.get("splits") or {}).get("val")
     if val:
         made["confusion_matrix"] = figures.confusion_matrix(np.asarray(val["confusion_matrix"]), run.labels)
@@ -229,11 +229,12 @@ def _grad_cam(run: Run, gallery: dict[str, Any] | None) -> list[Any]:
     if not gallery:
         return []
     layers = 2 * int(run.config.get("n") or 0)
+    which = f"the last {layers} {run.evaluation['grad_cam']['layers']}"
     intro = (
-        f"Where the evidence for the true class lies, in the last {layers} {run.evaluation['grad_cam']['layers']}: each layer's map is scaled "
-        f"to [0, 1] at {grad_cam.SIZE}x{grad_cam.SIZE}, the mean of them is laid over the image (bright: much). Up "
-        "to five images classified right and five classified wrong of each class, evenly spaced in the order of "
-        "their ids; the caption is the prediction with its probability."
+        f"Where the evidence for the true class lies, in {which}: each layer's map is scaled to [0, 1] at "
+        f"{grad_cam.SIZE}x{grad_cam.SIZE}, and their mean is laid over the image (bright: much). Up to five images "
+        "classified right and five classified wrong of each class, evenly spaced in the order of their ids. The "
+        "caption is the prediction with its probability."
     )
     blocks: list[Any] = [Text([intro], quiet=True)]
     drawn = list(zip(gallery["cells"], gallery["images"], gallery["maps"], strict=True))

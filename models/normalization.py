@@ -194,7 +194,7 @@ class _Pieces:
         self, y = cls(x), torch.empty_like(x)
         pieces = self.split(x)
         scale, shift = self.spread(scale, len(pieces)), self.spread(shift, len(pieces))
-        for out, piece, m, s in zip(self.split(y), pieces, scale, shift):
+        for out, piece, m, s in zip(self.split(y), pieces, scale, shift, strict=True):
             if x.dtype == self.dtype:
                 self.affine(out, piece, m, s)
             else:
@@ -206,7 +206,7 @@ class _Pieces:
     def gradient_sums(cls, grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         self = cls(x)
         sums, dots, scratch, pieces = [], [], None, self.split(x)
-        for g, piece, m in zip(self.split(grad), pieces, self.spread(mean, len(pieces))):
+        for g, piece, m in zip(self.split(grad), pieces, self.spread(mean, len(pieces)), strict=True):
             g, piece = g.to(self.dtype), piece.to(self.dtype)
             scratch = torch.empty_like(piece) if scratch is None else scratch
             sums.append(g.sum(1, keepdim=True))
@@ -218,7 +218,7 @@ class _Pieces:
         self, grad_x = cls(x), torch.empty_like(x)
         pieces = self.split(x)
         a, b, c = (self.spread(t, len(pieces)) for t in (a, b, c))
-        for out, g, piece, a_, b_, c_ in zip(self.split(grad_x), self.split(grad), pieces, a, b, c):
+        for out, g, piece, a_, b_, c_ in zip(self.split(grad_x), self.split(grad), pieces, a, b, c, strict=True):
             if x.dtype == self.dtype:
                 self.affine(out, piece, b_, c_).addcmul_(g, a_)
             else:
@@ -279,7 +279,6 @@ class _Normalize(torch.autograd.Function):
         y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
         ctx.save_for_backward(x, bias, scale, *weights, *found)
         ctx.mark_non_differentiable(mean, var)
-        ctx.set_materialize_grads(False)
         return y, mean, var
 
     @staticmethod
@@ -342,9 +341,9 @@ def _normalize(plan: _Plan, x: Tensor, bias: Tensor, *weights: Tensor) -> tuple[
 
 
 class _Norm(nn.Module):
-    """Weight, bias and checks that all layers share."""
+    """Weight, bias and the checks that all layers share."""
 
-    def __init__(self, num_channels: int, eps: float, affine: bool):
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
         if num_channels < 1:
             raise ValueError(f"{type(self).__name__}: num_channels={num_channels} must be at least 1")
@@ -355,14 +354,10 @@ class _Norm(nn.Module):
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.affine:
             return self.weight, self.bias
-        dtype = _compute_dtype(x)
-        return (
-            torch.ones(self.num_channels, dtype=dtype, device=x.device),
-            torch.zeros(self.num_channels, dtype=dtype, device=x.device),
-        )
+        ones = torch.ones(self.num_channels, dtype=_compute_dtype(x), device=x.device)
+        return ones, torch.zeros_like(ones)
 
-    def _check(self, x: Tensor, values: int | None) -> None:
-        """Refuse a wrong shape, and statistics of one value (`values`, the size of a pool; None: not computed)."""
+    def _check_shape(self, x: Tensor) -> None:
         name, shape = type(self).__name__, tuple(x.shape)
         if x.dim() != 4:
             raise ValueError(f"{name}: expected an input [N, C, H, W], got shape {shape}; add the missing dimensions")
@@ -371,99 +366,86 @@ class _Norm(nn.Module):
                 f"{name}: expected {self.num_channels} channels, got shape {shape}; "
                 f"build it with num_channels={shape[1]} or mend the layer before it"
             )
-        if values == 1:
+
+    def _check_count(self, x: Tensor, count: int) -> None:
+        """Refuse to train on statistics of `count` = 1 value."""
+        if self.training and count == 1:
             raise ValueError(
-                f"{name}: one value per channel in an input of shape {shape} has no variance; "
-                "use a larger batch or larger feature maps, drop the last incomplete batch, or use eval mode"
+                f"{type(self).__name__}: an input of shape {tuple(x.shape)} has one value per channel in training, so no "
+                "variance; use a larger batch or larger feature maps, drop the last incomplete batch, or call eval()"
             )
 
     def extra_repr(self) -> str:
         return f"{self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
-class _RunningNorm(_Norm):
-    """Running mean and variance of each channel, as torch's: same names, same update."""
+class BatchNorm2d(_Norm):
+    """Batch normalisation (Ioffe & Szegedy 2015, algorithm 1): statistics of each channel over N, H, W.
 
-    def __init__(self, num_channels, eps, momentum, affine, track_running_stats, sync):
+    In training the biased variance of the batch normalises and the unbiased one enters `running_var`, with weight
+    `momentum`, or as the cumulative average where that is None; in eval mode the running statistics normalise, or the
+    batch's where there are none. Arguments, state dict and results as `torch.nn.BatchNorm2d`. `sync=True` takes the
+    statistics over all processes of torch.distributed's default group, which may hold batches of unequal sizes.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        sync: bool = False,
+    ):
         super().__init__(num_channels, eps, affine)
         self.momentum, self.track_running_stats, self.sync = momentum, track_running_stats, sync
         self.register_buffer("running_mean", torch.zeros(num_channels) if track_running_stats else None)
         self.register_buffer("running_var", torch.ones(num_channels) if track_running_stats else None)
-        counter = torch.tensor(0, dtype=torch.long) if track_running_stats else None
-        self.register_buffer("num_batches_tracked", counter)
+        self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
 
-    def _prepare(self, x: Tensor) -> tuple[Pool, tuple[Tensor, Tensor] | None]:
-        use_batch = self.training or self.running_mean is None
-        self._check(x, x[:, :1].numel() if self.training and not self.sync and x.dim() == 4 else None)
-        pool = Pool(0, self.num_channels, self.num_channels, self.sync and self.training)
-        if use_batch:
-            return pool, None
-        dtype = _compute_dtype(x)
-        return pool, (self.running_mean.to(dtype)[None, :, None], self.running_var.to(dtype)[None, :, None])
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_shape(x)
+        weight, bias = self._affine(x)
+        return self._batch_normalize(x, bias, weight)
+
+    def _batch_normalize(self, x: Tensor, bias: Tensor, weight: Tensor, *others: tuple[Pool, Tensor]) -> Tensor:
+        """Normalise with batch (or running) statistics and with those of `others`; update the running ones."""
+        synced = self.sync and self.training and _distributed()
+        if not synced:
+            self._check_count(x, x.numel() // x.shape[1])
+        fixed, dtype = None, _compute_dtype(x)
+        if not self.training and self.running_mean is not None:
+            fixed = (self.running_mean.to(dtype)[None, :, None], self.running_var.to(dtype)[None, :, None])
+        pools = (Pool(0, self.num_channels, self.num_channels, synced), *(pool for pool, _ in others))
+        y, mean, var = _normalize(_Plan(pools, self.eps, fixed), x, bias, weight, *(other for _, other in others))
+        if self.training and self.running_mean is not None:
+            self._update_running_statistics(mean.flatten(), var.flatten(), x.numel() // x.shape[1], synced)
+        return y
 
     @torch.no_grad()
-    def _update(self, pool: Pool, x: Tensor, mean: Tensor, var: Tensor) -> None:
-        """Exponential average with `momentum`, cumulative with None; the running variance is the unbiased one."""
-        if not (self.training and self.track_running_stats):
-            return
-        self.num_batches_tracked.add_(1)
-        count = x.numel() // x.shape[1]
-        if pool.sync and _distributed():
+    def _update_running_statistics(self, mean: Tensor, var: Tensor, count: int | Tensor, synced: bool) -> None:
+        if synced:
             count = _sum_over_processes(mean.new_tensor(float(count)))
+        self.num_batches_tracked.add_(1)
         rate = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.to(mean.dtype)
-        mean, var = mean.flatten(), var.flatten() * (count / (count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
-        self.running_var.lerp_(var.to(self.running_var.dtype), rate)
+        self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), rate)
 
     def extra_repr(self) -> str:
         sync = ", sync=True" if self.sync else ""
         return f"{super().extra_repr()}, momentum={self.momentum}, track_running_stats={self.track_running_stats}{sync}"
 
 
-class BatchNorm2d(_RunningNorm):
-    """Batch normalisation (Ioffe & Szegedy 2015, algorithm 1): statistics of each channel over N, H, W.
-
-    In training the batch's biased variance normalises and the unbiased one enters `running_var`; in eval mode the
-    running statistics normalise. Same arguments, state dict and results as `torch.nn.BatchNorm2d`; `sync=True` takes
-    the statistics over all processes of torch.distributed's default group.
-    """
-
-    def __init__(
-        self,
-        num_channels: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        sync: bool = False,
-    ):
-        super().__init__(num_channels, eps, momentum, affine, track_running_stats, sync)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pool, fixed = self._prepare(x)
-        weight, bias = self._affine(x)
-        y, mean, var = _normalize(_Plan((pool,), self.eps, fixed), x, bias, weight)
-        self._update(pool, x, mean, var)
-        return y
-
-
-class BatchInstanceNorm2d(_RunningNorm):
+class BatchInstanceNorm2d(BatchNorm2d):
     """Batch-instance normalisation (Nam & Kim 2018, equation 4).
 
     ``y = (gate * batch_norm(x) + (1 - gate) * instance_norm(x)) * weight + bias`` with a gate per channel in [0, 1],
-    1 at the start. Call `clamp_gate_` after each optimiser step. In eval mode the batch half uses running statistics.
+    1 at the start: call `clamp_gate_` after each optimiser step. In eval mode the batch half takes the running
+    statistics, the instance half still each sample's own. Arguments as `BatchNorm2d`.
     """
 
-    def __init__(
-        self,
-        num_channels: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        sync: bool = False,
-    ):
-        super().__init__(num_channels, eps, momentum, affine, track_running_stats, sync)
+    def __init__(self, num_channels: int, *args, **kwargs):
+        super().__init__(num_channels, *args, **kwargs)
         self.gate = nn.Parameter(torch.ones(num_channels))
 
     @torch.no_grad()
@@ -472,35 +454,17 @@ class BatchInstanceNorm2d(_RunningNorm):
         self.gate.clamp_(0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        pool, fixed = self._prepare(x)
-        if self.training and x.shape[2] * x.shape[3] == 1:
-            self._check(x, 1)
+        self._check_shape(x)
+        self._check_count(x, x.shape[2] * x.shape[3])
         weight, bias = self._affine(x)
-        plan = _Plan((pool, Pool(2, self.num_channels, self.num_channels)), self.eps, fixed)
-        y, mean, var = _normalize(plan, x, bias, weight * self.gate, weight * (1 - self.gate))
-        self._update(pool, x, mean, var)
-        return y
-
-
-class InstanceNorm2d(_Norm):
-    """Instance normalisation (Ulyanov et al. 2016): statistics of each sample's each channel over H, W.
-
-    Equals `torch.nn.InstanceNorm2d(num_channels, affine=True)`; no running statistics.
-    """
-
-    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
-        super().__init__(num_channels, eps, affine)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x, x[:1, :1].numel() if self.training else None)
-        weight, bias = self._affine(x)
-        return _normalize(_Plan((Pool(2, self.num_channels, self.num_channels),), self.eps), x, bias, weight)[0]
+        instance = (Pool(2, self.num_channels, self.num_channels), weight * (1 - self.gate))
+        return self._batch_normalize(x, bias, weight * self.gate, instance)
 
 
 class GroupNorm(_Norm):
     """Group normalisation (Wu & He 2018, equation 7): statistics of each sample's each group of channels over H, W.
 
-    Equals `torch.nn.GroupNorm(num_groups, num_channels)`.
+    Equals `torch.nn.GroupNorm(num_groups, num_channels)`. ValueError where the groups do not divide the channels.
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
@@ -513,7 +477,8 @@ class GroupNorm(_Norm):
         self.num_groups = num_groups
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x, x[:1].numel() // self.num_groups if self.training and x.dim() == 4 else None)
+        self._check_shape(x)
+        self._check_count(x, x.shape[2] * x.shape[3] * self.num_channels // self.num_groups)
         weight, bias = self._affine(x)
         return _normalize(_Plan((Pool(2, self.num_channels, self.num_groups),), self.eps), x, bias, weight)[0]
 
@@ -529,6 +494,16 @@ class LayerNorm2d(GroupNorm):
 
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__(1, num_channels, eps, affine)
+
+
+class InstanceNorm2d(GroupNorm):
+    """Instance normalisation (Ulyanov et al. 2016): statistics of each sample's each channel over H, W.
+
+    Equals `torch.nn.InstanceNorm2d(num_channels, affine=True)`; no running statistics.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_channels, num_channels, eps, affine)
 
 
 def build_norm(name: str, num_channels: int, num_groups: int = 8, sync: bool = False) -> nn.Module:

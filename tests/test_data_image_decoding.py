@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -113,14 +114,14 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
 
 
 def test_32_bit_integers_and_floats():
-    def grey(values, mode):
-        return np.asarray(to_rgb(Image.fromarray(np.array([values]), mode=None)))[0, :, 0].tolist() if mode else None
+    def grey(values, dtype):
+        return np.asarray(to_rgb(Image.fromarray(np.array([values], dtype=dtype))))[0, :, 0].tolist()
 
-    assert grey(np.array([0, 257, 65535], dtype=np.int32), "I") == [0, 1, 255]
-    assert grey(np.array([0, 2**20], dtype=np.int32), "I") == [0, 255]
-    assert grey(np.array([0, 0.5, 1], dtype=np.float32), "F") == [0, 128, 255]
-    assert grey(np.array([0, 127, 255, 300], dtype=np.float32), "F") == [0, 127, 255, 255]
-    assert grey(np.array([np.nan, 1.0], dtype=np.float32), "F") == [0, 255]
+    assert grey([0, 257, 65535], np.int32) == [0, 1, 255]
+    assert grey([0, 2**20], np.int32) == [0, 255]
+    assert grey([0, 0.5, 1], np.float32) == [0, 128, 255]
+    assert grey([0, 127, 255, 300], np.float32) == [0, 127, 255, 255]
+    assert grey([np.nan, 1.0], np.float32) == [0, 255]
 
 
 def test_cmyk():
@@ -178,8 +179,6 @@ def test_bad_files_have_a_reason(tmp_path, content, reason):
 
 
 def test_a_bomb_is_refused_where_warnings_are_errors():
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(BadImage, match="bomb-sized"):

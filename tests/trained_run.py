@@ -20,7 +20,7 @@ def history(accuracies: list[float], losses: list[float] | None = None) -> pd.Da
         for split, value in (("train", accuracy + 0.05), ("val", accuracy)):
             loss = losses[epoch - 1] if losses else 2 * (1 - value)
             rows.append({"step": 3 * epoch, "epoch": epoch, "split": split, "loss": loss, "accuracy": value})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["step", "epoch", "split", "loss", "accuracy"])
     return table.assign(f1_micro=table["accuracy"], f1_macro=table["accuracy"] - 0.01)
 
 

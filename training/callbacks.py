@@ -60,6 +60,16 @@ class StopOnSignal(TrainerCallback):
             control.should_training_stop = True
 
 
+class RestoreRunningLoss(TrainerCallback):
+    """Calls the Trainer's `restore_running_loss` once its loop has set its own sum to zero."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.restore_running_loss(self.trainer.resumed_from)
+
+
 class WriteHistory(TrainerCallback):
     """Keeps `history.csv` of the run folder in step with the Trainer's log."""
 

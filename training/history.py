@@ -35,8 +35,8 @@ def history_rows(log_history: list[dict[str, Any]], splits: tuple[str, ...]) -> 
 def write_history(path: Path, log_history: list[dict[str, Any]], splits: tuple[str, ...]) -> None:
     """Write `history.csv`; the file is replaced in one step, so a reader never sees half of it."""
     rows = history_rows(log_history, splits)
-    names = dict.fromkeys(key for row in rows for key in row)
-    measured = [name for name in names if name not in FIRST_COLUMNS + LAST_COLUMNS]
+    names = {key for row in rows for key in row}
+    measured = sorted(name for name in names if name not in FIRST_COLUMNS + LAST_COLUMNS)
     table = pd.DataFrame(rows, columns=[*FIRST_COLUMNS, *measured, *LAST_COLUMNS])
     temporary = path.with_name(f".{path.name}.part")
     table.to_csv(temporary, index=False)

@@ -42,6 +42,7 @@ class ResNetTask(Task):
     """Experiments R1 to R3: train an image classifier on class folders or on the embedded pictures."""
 
     family = "resnet"
+    model_class = ResNet6n2ForImageClassification
     config_class = ResNet6n2Config
     data_class = BirdsData
     arguments_class = ResNetArguments
@@ -75,6 +76,10 @@ class ResNetTask(Task):
     def processor(self):
         return image_processor(self.data_fields.image_size, self.data_fields.resize_size)
 
+    @cached_property
+    def _metric_modules(self) -> tuple:
+        return metrics.load("accuracy"), metrics.load("f1")
+
     def build_model(self) -> PreTrainedModel:
         names = dict(enumerate(self.class_names))
         values = {key: value for key, value in self.recipe.model.items() if key != "num_labels"}
@@ -104,10 +109,10 @@ class ResNetTask(Task):
         logits, labels = prediction.predictions, prediction.label_ids  # [N,classes], [N]
         predicted = np.argmax(logits, axis=-1)
         loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).float(), torch.from_numpy(labels))
-        f1 = metrics.load("f1")
+        accuracy, f1 = self._metric_modules
         return {
             "loss": loss.item(),
-            **metrics.load("accuracy").compute(predictions=predicted, references=labels),
+            **accuracy.compute(predictions=predicted, references=labels),
             "f1_micro": f1.compute(predictions=predicted, references=labels, average="micro")["f1"],
             "f1_macro": f1.compute(predictions=predicted, references=labels, average="macro")["f1"],
         }

@@ -27,12 +27,14 @@ class Task(ABC):
 
     Attributes:
         family: the name after `--model`.
+        model_class: what is trained.
         config_class, data_class, arguments_class: whose fields the recipe's three groups are.
         aliases: short command-line names, for example `{"r": "model.num_labels"}`.
         convolutional: whether channels_last pays.
     """
 
     family: ClassVar[str]
+    model_class: ClassVar[type[PreTrainedModel]]
     config_class: ClassVar[type[PreTrainedConfig]]
     data_class: ClassVar[type]
     arguments_class: ClassVar[type[RunArguments]] = RunArguments

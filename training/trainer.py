@@ -11,10 +11,19 @@ from transformers import PreTrainedModel, Trainer
 
 from training import checkpoints
 from training.arguments import RunArguments
-from training.callbacks import AfterOptimizerStep, EarlyStopping, EpochClock, MovingAverage, StopOnSignal, WriteHistory
+from training.callbacks import (
+    AfterOptimizerStep,
+    EarlyStopping,
+    EpochClock,
+    MovingAverage,
+    RestoreRunningLoss,
+    StopOnSignal,
+    WriteHistory,
+)
 from training.errors import CheckpointError, NonFiniteError, RunError
 from training.precision import memory_format
 
+RUNNING_LOSS = "running_loss.json"  # what the Trainer has summed up since it last logged; it does not keep this itself
 SAMPLE_IDS = "sample_ids"  # what the collators call the ids; they do not go into the model
 
 
@@ -50,7 +59,12 @@ class FamilyTrainer(Trainer):
         self.stop_on_signal = StopOnSignal()
         self.stop_on_signal.accelerator = self.accelerator
         splits = tuple(self.eval_dataset) if isinstance(self.eval_dataset, dict) else ()
-        callbacks = [epoch_clock, self.stop_on_signal, AfterOptimizerStep(model, self.average)]
+        callbacks = [
+            epoch_clock,
+            self.stop_on_signal,
+            AfterOptimizerStep(model, self.average),
+            RestoreRunningLoss(self),
+        ]
         callbacks.append(WriteHistory(self.run_folder / "history.csv", splits))
         if args.early_stopping_patience:
             callbacks.append(EarlyStopping(args.early_stopping_patience))
@@ -59,6 +73,10 @@ class FamilyTrainer(Trainer):
         self._sample_ids: list[int] = []
         self._clock_start = time.time()
         self._earlier_seconds: float | None = None
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        self.resumed_from = resume_from_checkpoint
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Data ----
 
@@ -180,11 +198,13 @@ class FamilyTrainer(Trainer):
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
+        running = self.accelerator.gather(self._tr_loss.reshape(1)).mean().item()
         if not self.args.should_save:
             return
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
         if self.average is not None:
             self.average.save(folder)
+        (folder / RUNNING_LOSS).write_text(json.dumps({"sum": running, "since": self._globalstep_last_logged}))
         for callback in [*self.callback_handler.callbacks, self.control]:
             if hasattr(callback, "state") and type(callback).__name__ in self.state.stateful_callbacks:
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
@@ -221,6 +241,13 @@ class FamilyTrainer(Trainer):
                 f"the checkpoint does not fit the model: missing {load_result.missing_keys[:5]}, "
                 f"surplus {load_result.unexpected_keys[:5]}"
             )
+
+    def restore_running_loss(self, checkpoint: str | None) -> None:
+        """Go on summing the training loss where the checkpoint stood, so that the history has no seam."""
+        if checkpoint is not None:
+            saved = json.loads((Path(checkpoint) / RUNNING_LOSS).read_text(encoding="utf-8"))
+            self._tr_loss += saved["sum"]
+            self._globalstep_last_logged = saved["since"]
 
     def adopt_average(self) -> None:
         """Make the moving average, where there is one, the model's weights for good."""

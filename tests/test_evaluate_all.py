@@ -1,0 +1,149 @@
+import json
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+from trained_run import make_run
+
+import evaluate_all
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root, cache = tmp_path_factory.mktemp("runs") / "study", tmp_path_factory.mktemp("cache")
+    for norm in ("bn", "none"):
+        make_run(root / norm, cache, norm=norm)
+    assert evaluate_all.main([str(root), "--device", "cpu"]) == 0
+    return root
+
+
+@pytest.fixture
+def copy(study, tmp_path):
+    return shutil.copytree(study, tmp_path / "study")
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_every_run_gets_its_files_and_the_study_its_comparison(study):
+    for run in (study / "bn", study / "none"):
+        for name in (
+            "report.html",
+            "README.md",
+            "predictions.npz",
+            "galleries/grad_cam.png",
+            "galleries/grad_cam.json",
+        ):
+            assert (run / name).is_file(), name
+        for figure in ("curves", "confusion_matrix", "recall", "reliability"):
+            assert (run / "figures" / f"{figure}.png").is_file()
+    assert (study / "comparison.html").is_file()
+    assert json.loads((study / "comparison.json").read_text())["differing"] == {"model.norm": ["bn", "none"]}
+
+
+def test_metrics_keep_what_training_wrote(study):
+    content = metrics_of(study / "bn")
+    assert content["training"]["seconds"] == 12.5 and content["name"] == "study/bn"
+    assert set(content["metrics"]) == {"train", "val", "test"}
+    assert content["evaluation"]["observations"]
+
+
+def test_reports_load_nothing_from_elsewhere(study):
+    for page in (study / "bn" / "report.html", study / "comparison.html"):
+        html = page.read_text()
+        assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:|//)""", html)
+        assert not re.search(r"<script|<link|@import|url\(\s*[\"']?http", html)
+        assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", html)
+
+
+def test_the_report_says_the_numbers_of_metrics_json(study):
+    html = (study / "bn" / "report.html").read_text().replace("\u00a0", " ")
+    content = metrics_of(study / "bn")
+    for numbers in content["metrics"].values():
+        assert f"{100 * numbers['accuracy']:.1f} %" in html and f"{numbers['loss']:.3f}" in html
+    assert re.search(r"Fewer than 5 exist: (only|none)", html)
+
+
+def test_the_card_loads_back_with_every_metric_of_every_split(study):
+    card = ModelCard.load(study / "bn" / "README.md")
+    content = metrics_of(study / "bn")["metrics"]
+    measured = {(r.dataset_split, r.metric_name): r.metric_value for r in card.data.eval_results}
+    assert len(measured) == 15
+    assert measured["test", "Macro F1"] == pytest.approx(content["test"]["f1_macro"], abs=1e-6)
+    assert measured["validation", "Expected calibration error"] == pytest.approx(
+        content["val"]["calibration_error"], abs=1e-6
+    )
+
+
+def test_what_is_up_to_date_is_skipped_until_something_changes(copy, capsys):
+    run = copy / "bn"
+    before = (run / "metrics.json").stat().st_mtime_ns
+    assert evaluate_all.main([str(run), "--device", "cpu"]) == 0
+    assert "(up to date)" in capsys.readouterr().out
+    assert (run / "metrics.json").stat().st_mtime_ns == before
+    history = run / "history.csv"
+    history.write_text(history.read_text().replace("0.5", "0.7"))
+    assert evaluate_all.main([str(run), "--device", "cpu"]) == 0
+    assert "(up to date)" not in capsys.readouterr().out
+    assert (run / "metrics.json").stat().st_mtime_ns > before
+    assert any("peaked at epoch 2 with 70.0" in sentence for sentence in metrics_of(run)["evaluation"]["observations"])
+
+
+def test_a_broken_run_is_named_and_costs_only_itself(copy, capsys):
+    broken = shutil.copytree(copy / "none", copy / "broken")
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    assert evaluate_all.main([str(copy), "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert str(copy / "bn" / "report.html") in printed.out and str(copy / "comparison.html") in printed.out
+    (line,) = [line for line in printed.err.splitlines() if str(broken) in line]
+    assert line.startswith("error:") and "does not load" in line
+    assert "1 failed, 2 evaluated" in printed.err
+
+
+@pytest.mark.parametrize("what", ["absent folder", "unfinished run"])
+def test_a_path_without_a_finished_run_is_an_error(tmp_path, capsys, what):
+    folder = tmp_path / "x"
+    if what == "unfinished run":
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text("model_family: resnet\n")
+    assert evaluate_all.main([str(folder)]) == 1
+    assert str(folder) in capsys.readouterr().err
+
+
+def test_an_unfinished_run_in_a_folder_is_passed_over(copy, capsys):
+    (copy / "none" / "metrics.json").unlink()
+    assert evaluate_all.main([str(copy), "--device", "cpu"]) == 0
+    assert f"{copy / 'none'}: not finished, passed over" in capsys.readouterr().out
+
+
+def test_named_runs_are_compared_where_out_says(copy, tmp_path):
+    paths = [str(copy / "bn"), str(copy / "none")]
+    assert evaluate_all.main([*paths, "--out", str(tmp_path / "out")]) == 0
+    assert 'href="../study/bn/report.html"' in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_publishing_takes_numbers_and_no_pictures_and_no_weights(copy, tmp_path):
+    (copy / "bn" / "private.txt").write_text("stays")
+    assert evaluate_all.main([str(copy / "bn"), "--publish", str(tmp_path / "cards")]) == 0
+    target = tmp_path / "cards" / "resnet-study-bn"
+    published = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.png" for name in ("curves", "confusion_matrix", "recall", "reliability")}
+    assert published == {"README.md", "metrics.json", "history.csv", *figures}
+    assert not re.search(r"galleries|report\.html", (target / "README.md").read_text())
+
+
+def test_publishing_with_weights_gives_a_loadable_folder(copy, tmp_path):
+    from models import ResNet6n2ForImageClassification
+
+    assert evaluate_all.main([str(copy / "bn"), "--publish", str(tmp_path), "--with-weights"]) == 0
+    model = ResNet6n2ForImageClassification.from_pretrained(tmp_path / "resnet-study-bn")
+    assert model.config.num_labels == 4
+
+
+def test_options_are_checked(capsys):
+    for arguments in (["--batch-size", "0"], ["--with-weights"], ["--splits", "dev"]):
+        with pytest.raises(SystemExit) as stopped:
+            evaluate_all.main(arguments)
+        assert stopped.value.code == 2

@@ -1,0 +1,58 @@
+"""Every recipe is read, checked against its family's fields, and its model built (without memory, on `meta`)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.recipe import load_recipe, study_recipes
+from training.tasks import task_class
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+FILES = sorted(p for p in RECIPES.glob("*/**/*.yaml") if not p.name.startswith("_"))
+STUDIES = sorted({p.parent for p in FILES if p.parent.parent != RECIPES})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(RECIPES).as_posix())
+def test_a_recipe_is_valid_and_its_model_can_be_built(path):
+    recipe = load_recipe(path)
+    assert recipe.model_family == path.relative_to(RECIPES).parts[0]
+    family = task_class(recipe.model_family)
+    task = family(recipe)  # checks every key and every training and data field
+    values = {"num_labels": 25, **recipe.model}
+    with torch.device("meta"):
+        model = family.model_class(family.config_class(**values))
+    assert model.num_parameters() > 1000
+    assert task.arguments.num_train_epochs > 0
+    assert path.read_text().startswith("#"), "a recipe says in a comment what it is for"
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda p: p.relative_to(RECIPES).as_posix())
+def test_a_study_varies_something_and_names_its_runs_apart(folder):
+    recipes = study_recipes(folder)
+    names = [r.name for r in recipes]
+    assert len(set(names)) == len(names) > 1
+    for recipe in recipes[1:]:
+        assert recipes[0].differences(recipe)
+
+
+def test_the_coursework_recipe_is_the_courseworks():
+    recipe = load_recipe(RECIPES / "resnet" / "coursework.yaml")
+    assert recipe.model == {"n": 2, "num_labels": 25, "norm": "bn"}
+    assert recipe.data["image_size"] == 256
+    training = recipe.training
+    assert (training["learning_rate"], training["num_train_epochs"]) == (1e-4, 50)
+    assert (training["per_device_train_batch_size"], training["optim"]) == (32, "sgd")
+    assert training["lr_scheduler_type"] != "constant"
+
+
+def test_the_norms_of_the_study_are_the_seven():
+    norms = [r.model["norm"] for r in study_recipes(RECIPES / "resnet" / "normalization")]
+    assert norms == ["torch_bn", "bn", "in", "bin", "ln", "gn", "none"]
+
+
+def test_the_batch_sizes_of_the_study_are_8_and_128_with_early_stopping():
+    recipes = study_recipes(RECIPES / "resnet" / "batch_size")
+    cells = {(r.model["norm"], r.training["per_device_train_batch_size"]) for r in recipes}
+    assert cells == {(norm, batch) for norm in ("bn", "gn") for batch in (8, 128)}
+    assert all(r.training["num_train_epochs"] <= 50 and r.training["early_stopping_patience"] for r in recipes)

@@ -1,0 +1,211 @@
+"""`train.py` as a user meets it: bad input, two runs at once, signals, a kill, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import train
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--image_size", "16", "--num_classes", "3", "--num_train", "64", "--num_val", "21", "--num_test", "9"]
+SMALL += ["--widths", "[8,8,8]", "--num_groups", "4", "--per_device_train_batch_size", "8", "--precision", "fp32"]
+SMALL += ["--warmup_steps", "2", "--disable_tqdm", "true"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Overrides that make the tiny recipe take a second, with a data cache of their own."""
+    cache = tmp_path_factory.mktemp("cache")
+    return [*SMALL, "--cache_dir", str(cache)]
+
+
+def class_folders(root, splits=("train", "val"), classes=("crow", "owl"), images=6):
+    for split in splits:
+        for label in classes:
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(images):
+                Image.new("RGB", (20, 18), (i * 40, 80, 90)).save(folder / f"{split}{i}{label}.png")
+    return root
+
+
+def run_main(capsys, *arguments):
+    code = train.main([str(a) for a in arguments])
+    return code, capsys.readouterr().err.strip()
+
+
+BAD_INPUT = {
+    "no model": ([], "say what to train"),
+    "an unknown key": (["--model", "resnet", "--nrom", "gn"], "did you mean 'norm'"),
+    "an unknown norm": (["--model", "resnet", "--norm", "gm"], "gm"),
+    "n of 0": (["--model", "resnet", "--n", "0"], "n=0"),
+    "groups that do not divide": (["--model", "resnet", "--norm", "gn", "--num_groups", "7"], "num_groups=7"),
+    "a word for a number": (["--model", "resnet", "--learning_rate", "fast"], "learning_rate must be a number"),
+    "a missing folder": (["--model", "resnet", "--path", "nowhere"], "nowhere"),
+    "a missing recipe": (["--recipe", "nowhere.yaml"], "there is no recipe nowhere.yaml"),
+    "r that does not fit": (["--model", "resnet", "--r", "3", "--num_classes", "4"], "(--r) is 3"),
+    "a metric not measured": (
+        ["--model", "resnet", "--early_stopping_patience", "1", "--metric_for_best_model", "val_f2"],
+        "'val_f2', which is not measured",
+    ),
+    "too many processes asked for": (["--model", "resnet", "--processes", "4"], "1 process(es) were started, not 4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(case, capsys, tmp_path, small, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD_INPUT[case]
+    if "--model" in arguments:
+        own = {a for a in arguments if a.startswith("--")}
+        pairs = zip(small[::2], small[1::2], strict=True)
+        arguments = [*arguments, *(x for pair in pairs if pair[0] not in own for x in pair)]
+    code, error = run_main(capsys, *arguments, "--runs", tmp_path / "runs")
+    assert code == 2
+    last = error.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("*.yaml")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_folders_that_cannot_be_used_are_named(capsys, tmp_path):
+    common = ["--model", "resnet", "--image_size", "16", "--runs", tmp_path / "runs", "--cache_dir", tmp_path / "c"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, error = run_main(capsys, *common, "--path", empty)
+    assert code == 2 and str(empty) in error
+    birds = class_folders(tmp_path / "birds")
+    code, error = run_main(capsys, *common, "--path", birds, "--r", "5")
+    assert code == 2 and "(--r) is 5" in error and "has 2 classes" in error
+    (birds / "train" / "wren").mkdir()
+    code, error = run_main(capsys, *common, "--path", birds)
+    assert code == 2 and "wren" in error
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("recipe.yaml"))
+
+
+def test_own_class_folders_train_and_load_back(capsys, tmp_path):
+    birds = class_folders(tmp_path / "birds")
+    code, error = run_main(
+        capsys, "--model", "resnet", "--path", birds, "--image_size", "16", "--runs", tmp_path, "--name", "mine",
+        "--cache_dir", tmp_path / "c", "--num_train_epochs", "1", "--per_device_train_batch_size", "4",
+        "--warmup_steps", "0", "--learning-rate=1e-2",
+    )  # fmt: skip
+    assert code == 0, error
+    folder = tmp_path / "resnet" / "mine"
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "crow", 1: "owl"}
+    assert "learning_rate: 0.01" in (folder / "recipe.yaml").read_text()
+    assert (folder / "README.md").is_file() and (folder / "modeling_resnet.py").is_file()
+    code, _ = run_main(capsys, "--recipe", folder / "recipe.yaml", "--runs", tmp_path / "again", "--name", "mine")
+    assert code == 0, "the resolved recipe is a recipe"
+    again = load_file(tmp_path / "again" / "resnet" / "mine" / "model.safetensors")
+    assert all(torch.equal(v, again[k]) for k, v in load_file(folder / "model.safetensors").items())
+
+
+def test_a_study_runs_all_and_skips_what_has_finished(capsys, tmp_path, small):
+    study = tmp_path / "norms"
+    study.mkdir()
+    for norm in ("bn", "none"):
+        text = f"model_family: resnet\nmodel: {{norm: {norm}, n: 1}}\ntraining: {{num_train_epochs: 1}}\n"
+        (study / f"{norm}.yaml").write_text(text)
+    call = ["--recipe", study, "--runs", tmp_path / "runs", *small]
+    assert run_main(capsys, *call)[0] == 0
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "resnet" / "norms").rglob("model.safetensors")}
+    assert {p.parent.name for p in written} == {"bn", "none"}
+    assert run_main(capsys, *call)[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+
+
+def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
+    assert train.main(["--model", "resnet", "--dry-run", "--runs", str(tmp_path / "runs"), *small]) == 0
+    said = capsys.readouterr().out
+    for word in ("parameters", "memory a step", "expected"):
+        assert word in said
+    assert not list(tmp_path.rglob("*"))
+
+
+def start(arguments, processes=None, **environment):
+    command = [sys.executable, "train.py"]
+    if processes:
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc_per_node={processes}",
+            "--master_port=29541",
+        ]
+        command.append("train.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=90):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.stderr.read()}"
+        assert time.time() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def test_signals_a_kill_and_a_second_run_lose_nothing(capsys, tmp_path, small):
+    """SIGTERM saves and exits with 143; kill -9 at any moment leaves a run that resumes to the same weights."""
+    call = ["--model", "resnet", *small, "--save_strategy", "steps", "--save_steps", "3", "--num_train_epochs", "40"]
+    call += ["--eval_strategy", "no"]
+    runs = tmp_path / "runs"
+    checkpoints = runs / "resnet" / "tiny" / "checkpoints"
+    process = start([*call, "--runs", runs])
+    wait_for(lambda: checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*")), process)
+    code, error = run_main(capsys, *call, "--runs", runs)
+    assert code == 2 and "another run is writing to" in error
+    process.send_signal(signal.SIGTERM)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, stderr
+    assert "run the same command again to resume" in stderr
+    stopped_at = max(int(p.name.split("-")[1]) for p in checkpoints.glob("checkpoint-*"))
+
+    process = start([*call, "--runs", runs])
+    wait_for(lambda: any(int(p.name.split("-")[1]) > stopped_at + 5 for p in checkpoints.glob("checkpoint-*")), process)
+    process.kill()
+    process.communicate()
+    assert run_main(capsys, *call, "--runs", runs)[0] == 0
+    assert run_main(capsys, *call, "--runs", tmp_path / "whole")[0] == 0
+    pair = [load_file(r / "resnet" / "tiny" / "model.safetensors") for r in (runs, tmp_path / "whole")]
+    assert all(torch.equal(value, pair[1][name]) for name, value in pair[0].items())
+
+
+def test_two_processes_give_what_one_gives(tmp_path, small, capsys):
+    """Same global batch, synchronised batch norm: the same curve, and metrics over every sample exactly once."""
+    call = ["--model", "resnet", *small, "--sync_norm", "true", "--num_train_epochs", "2", "--learning_rate", "0.02"]
+    call += ["--per_device_eval_batch_size", "5"]
+    batch = call.index("--per_device_train_batch_size") + 1
+    assert run_main(capsys, *call, "--runs", tmp_path / "one")[0] == 0
+    call[batch] = "4"
+    process = start(
+        [*call, "--runs", tmp_path / "two", "--processes", 2], processes=2, GLOO_SOCKET_IFNAME="lo",
+        ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    stderr = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, stderr
+    facts = [json.loads((tmp_path / n / "resnet" / "tiny" / "metrics.json").read_text()) for n in ("one", "two")]
+    assert facts[1]["training"]["processes"] == 2
+    for split in ("train", "val", "test"):  # 64, 21 and 9 samples: 21 and 9 do not divide by 2 processes
+        one, two = (f["metrics"][split] for f in facts)
+        assert one["accuracy"] == pytest.approx(two["accuracy"], abs=1e-9)
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+    pair = [load_file(tmp_path / n / "resnet" / "tiny" / "model.safetensors") for n in ("one", "two")]
+    for name, value in pair[0].items():
+        assert torch.allclose(value.float(), pair[1][name].float(), atol=1e-4), name
