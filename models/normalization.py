@@ -81,7 +81,7 @@ def _sum_over_processes(values: Tensor) -> Tensor:
     return dist_functional.all_reduce(values)
 
 
-# --- The four passes over the input -----------------------------------------------------------------------------------
+# --- The three passes over the input ----------------------------------------------------------------------------------
 # Two forms that agree: whole-tensor formulas, which compilers fuse, and for eager CPUs the same in pieces that stay in
 # the cache, so that neither an input-sized temporary nor a float32 copy of a half-precision input is ever made.
 
@@ -96,13 +96,16 @@ class _Whole:
     @staticmethod
     def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each of K equal parts of H, W: x [N, C, H, W] -> [K, N, C], [K, N, C]."""
-        var, mean = torch.var_mean(x.to(_compute_dtype(x)), dim=(2, 3), correction=0)
-        return mean[None], var[None]
-
-    @staticmethod
-    def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """x * scale + shift with scale, shift [N or 1, C]."""
-        return (x * scale[:, :, None, None] + shift[:, :, None, None]).to(x.dtype)
+        x = x.to(_compute_dtype(x))
+        if not torch.compiler.is_compiling():
+            var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+            return mean[None], var[None]
+        # One sweep, faster than the compiler's Welford. The first row's mean is near enough to the whole mean: it is
+        # 1/H of the data, so its distance squared is at most H variances, and the rounding grows by 1 + H at most.
+        shift = x[:, :, 0].mean(-1).detach()
+        shifted = x - shift[:, :, None, None]
+        mean = shifted.mean((2, 3))
+        return (mean + shift)[None], (shifted.square().mean((2, 3)) - mean.square()).clamp_min(0)[None]
 
     @staticmethod
     def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,10 +114,10 @@ class _Whole:
         return grad.sum((2, 3)), (grad * (x - mean[:, :, None, None])).sum((2, 3))
 
     @staticmethod
-    def combine(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        """a * grad + b * x + c with a, b, c [N or 1, C]."""
-        a, b, c = (t[:, :, None, None] for t in (a, b, c))
-        return (a * grad + (b * x + c)).to(x.dtype)
+    def affine(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor | None = None, gain: Tensor | None = None):
+        """x * scale + shift [+ grad * gain] with scale, shift, gain [N or 1, C]."""
+        y = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return (y if grad is None else y + grad * gain[:, :, None, None]).to(x.dtype)
 
 
 def _divisor(number: int, limit: int) -> int:
@@ -126,87 +129,59 @@ class _Pieces:
     """The same passes, each over pieces of about `SIZE` values.
 
     x is seen as equal blocks in memory order: contiguous as [N*C*P, T], a row being T pixels of one channel;
-    channels-last as [N*P, T/k, k*C], where k neighbouring pixels make a row long enough for vector units. Sums run
-    over axis 1 and give a value per (sample, channel) P (and k) times, which are averaged at the end.
+    channels-last as [N*P, T/k, k*C], where k neighbouring pixels make a row long enough for vector units. Sums over
+    axis 1 then give K = P or P*k values per (sample, channel).
     """
 
-    SIZE = 1 << 18
+    SIZE = 1 << 18  # 1 MiB of float32
     ROW = 128
 
     def __init__(self, x: Tensor):
-        self.shape, self.last = x.shape, not x.is_contiguous()
-        channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-        width = channels if self.last else 1
-        self.tile = _divisor(pixels, self.SIZE // width)
-        if self.tile * width * 16 < min(self.SIZE, pixels * width):  # hardly a divisor: rather too large a block
-            self.tile = pixels
-        self.fold = _divisor(self.tile, self.ROW // width) if self.last else 1
-        self.step = max(1, self.SIZE // (self.tile * width))
-        self.dtype = _compute_dtype(x)
+        self.shape, self.last, self.dtype = x.shape, not x.is_contiguous(), _compute_dtype(x)
+        pixels, width = x.shape[2] * x.shape[3], x.shape[1] if self.last else 1
+        tile = _divisor(pixels, self.SIZE // width)
+        if tile * width * 16 < min(self.SIZE, pixels * width):  # hardly a divisor: rather too large a block
+            tile = pixels
+        self.parts = pixels // tile
+        self.fold = _divisor(tile, self.ROW // width) if self.last else 1
+        self.block = (tile // self.fold, self.fold * width) if self.last else (tile,)
+        self.step = max(1, self.SIZE // (tile * width))  # blocks in a piece
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Pieces of an input-sized tensor: views of some blocks each."""
-        if self.last:
-            blocks = x.permute(0, 2, 3, 1).view(-1, self.tile // self.fold, self.fold * self.shape[1])
-        else:
-            blocks = x.view(-1, self.tile)
-        return blocks.split(self.step)
+        """Pieces of an input-sized tensor, as views."""
+        return (x.permute(0, 2, 3, 1) if self.last else x).view(-1, *self.block).split(self.step)
 
-    def spread(self, values: Tensor, pieces: int):
-        """Values [N or 1, C] as they meet each piece."""
-        parts = self.shape[2] * self.shape[3] // self.tile
-        if self.last:
-            values = values.repeat(1, self.fold)[:, None]
-            if len(values) == 1:
-                return repeat(values, pieces)
-            if parts > 1:
-                values = values.repeat_interleave(parts, 0)
-        else:
-            values = values[:, :, None].expand(self.shape[0], -1, parts).reshape(-1, 1)
-        return values.split(self.step)
+    def spread(self, values: Tensor):
+        """Values [N or 1, C], shaped to broadcast, for each piece."""
+        if not self.last:
+            return values[:, :, None].expand(self.shape[0], -1, self.parts).reshape(-1, 1).split(self.step)
+        values = values.repeat(1, self.fold)[:, None]
+        if len(values) == 1:
+            return repeat(values, -(-self.shape[0] * self.parts // self.step))
+        return (values if self.parts == 1 else values.repeat_interleave(self.parts, 0)).split(self.step)
 
     def gather(self, values: list[Tensor]) -> Tensor:
-        """Results of all pieces -> [K, N, C] with K = P*k parts of each channel."""
-        values = torch.cat(values) if len(values) > 1 else values[0]
-        n, channels = self.shape[:2]
+        """Results of all pieces -> [K, N, C]."""
+        values, (n, channels) = torch.cat(values) if len(values) > 1 else values[0], self.shape[:2]
         return (
             values.view(n, -1, channels).transpose(0, 1) if self.last else values.view(n, channels, -1).permute(2, 0, 1)
         )
 
-    def affine(self, out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """out = x * scale + shift on a piece; addcmul is vectorised only where the operands are dense."""
-        return torch.addcmul(shift, x, scale, out=out) if self.last else torch.mul(x, scale, out=out).add_(shift)
-
     @classmethod
     def moments(cls, x: Tensor) -> tuple[Tensor, Tensor]:
-        self = cls(x)
-        means, variances, scratch = [], [], None
+        self, means, variances, scratch = cls(x), [], [], None
         for piece in self.split(x):
             piece = piece.to(self.dtype)
             scratch = torch.empty_like(piece) if scratch is None else scratch
             means.append(piece.mean(1, keepdim=True))
             centered = torch.sub(piece, means[-1], out=scratch[: len(piece)])
-            variances.append(torch.mul(centered, centered, out=centered).mean(1, keepdim=True))
+            variances.append(centered.mul_(centered).mean(1, keepdim=True))
         return self.gather(means), self.gather(variances)
 
     @classmethod
-    def scale_shift(cls, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        self, y = cls(x), torch.empty_like(x)
-        pieces = self.split(x)
-        scale, shift = self.spread(scale, len(pieces)), self.spread(shift, len(pieces))
-        for out, piece, m, s in zip(self.split(y), pieces, scale, shift, strict=True):
-            if x.dtype == self.dtype:
-                self.affine(out, piece, m, s)
-            else:
-                piece = piece.to(self.dtype)
-                out.copy_(self.affine(piece, piece, m, s))
-        return y
-
-    @classmethod
     def gradient_sums(cls, grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        self = cls(x)
-        sums, dots, scratch, pieces = [], [], None, self.split(x)
-        for g, piece, m in zip(self.split(grad), pieces, self.spread(mean, len(pieces)), strict=True):
+        self, sums, dots, scratch = cls(x), [], [], None
+        for g, piece, m in zip(self.split(grad), self.split(x), self.spread(mean), strict=True):
             g, piece = g.to(self.dtype), piece.to(self.dtype)
             scratch = torch.empty_like(piece) if scratch is None else scratch
             sums.append(g.sum(1, keepdim=True))
@@ -214,17 +189,23 @@ class _Pieces:
         return self.gather(sums).sum(0), self.gather(dots).sum(0)
 
     @classmethod
-    def combine(cls, grad: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        self, grad_x = cls(x), torch.empty_like(x)
-        pieces = self.split(x)
-        a, b, c = (self.spread(t, len(pieces)) for t in (a, b, c))
-        for out, g, piece, a_, b_, c_ in zip(self.split(grad_x), self.split(grad), pieces, a, b, c, strict=True):
-            if x.dtype == self.dtype:
-                self.affine(out, piece, b_, c_).addcmul_(g, a_)
-            else:
-                piece = piece.to(self.dtype)
-                out.copy_(self.affine(piece, piece, b_, c_).addcmul_(g.to(self.dtype), a_))
-        return grad_x
+    def affine(cls, x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor | None = None, gain: Tensor | None = None):
+        self, y = cls(x), torch.empty_like(x)
+        pieces = zip(self.split(y), self.split(x), self.spread(scale), self.spread(shift), strict=True)
+        extra = repeat((None, None)) if grad is None else zip(self.split(grad), self.spread(gain), strict=True)
+        for (out, piece, m, s), (g, a) in zip(pieces, extra, strict=False):
+            half = x.dtype != self.dtype
+            piece = piece.to(self.dtype)
+            target = piece if half else out
+            if self.last:
+                torch.addcmul(s, piece, m, out=target)
+            else:  # addcmul is not vectorised with two operands of one value per row
+                torch.mul(piece, m, out=target).add_(s)
+            if g is not None:
+                target.addcmul_(g.to(self.dtype), a)
+            if half:
+                out.copy_(target)
+        return y
 
 
 # --- Forward and backward ---------------------------------------------------------------------------------------------
@@ -257,17 +238,11 @@ class _Plan:
             found += [center, rstd]
             scale = gain.flatten(1) if scale is None else scale + gain.flatten(1)
             shift = shift - (center * gain).flatten(1)
-        return passes.scale_shift(x, scale, shift), scale, *statistics[0], *found
-
-
-def _plain(plan: _Plan, x: Tensor, bias: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In plain differentiable operations: for compilers, and for second derivatives."""
-    y, _, mean, var, *_ = plan.forward(_Whole, x, bias, weights)
-    return y, mean.detach(), var.detach()
+        return passes.affine(x, scale, shift), scale, *statistics[0], *found
 
 
 class _Normalize(torch.autograd.Function):
-    """`_plain` with a backward pass of two sweeps that keeps nothing input-sized but the input.
+    """`_Plan.forward` with a backward pass of two sweeps that keeps nothing input-sized but the input.
 
     With d = grad_y * weight and <.> the mean over the pool, ``grad_x = (d - <d> - x_hat <d x_hat>) / std`` (Ioffe &
     Szegedy 2015, section 3, with the terms collected); the sums that it needs are taken per (sample, channel).
@@ -275,7 +250,8 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan, x, bias, *weights):
-        ctx.plan, ctx.passes = plan, _Pieces if x.device.type == "cpu" else _Whole
+        ctx.plan = plan
+        ctx.passes = _Pieces if x.device.type == "cpu" and not torch.compiler.is_compiling() else _Whole
         y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
         ctx.save_for_backward(x, bias, scale, *weights, *found)
         ctx.mark_non_differentiable(mean, var)
@@ -313,15 +289,17 @@ class _Normalize(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return None, None, grad_bias, *grad_weights
         if slope is None:
-            grad_x = passes.scale_shift(grad, scale, torch.zeros_like(scale))
+            grad_x = passes.affine(grad, scale, torch.zeros_like(scale))
         else:
-            grad_x = passes.combine(grad, x, scale, slope, offset)
+            grad_x = passes.affine(x, slope, offset, grad, scale)
         return None, grad_x, grad_bias, *grad_weights
 
 
 def _differentiable_backward(plan: _Plan, grad: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+    """The gradients from plain differentiable formulas, for second derivatives."""
+    y = plan.forward(_Whole, inputs[0], inputs[1], inputs[2:])[0]
     wanted = [t for t in inputs if t.requires_grad]
-    found = iter(torch.autograd.grad(_plain(plan, *inputs)[0], wanted, grad, create_graph=True))
+    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if t.requires_grad else None for t in inputs]
 
 
@@ -332,8 +310,6 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 def _normalize(plan: _Plan, x: Tensor, bias: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """y and the first pool's mean and variance."""
-    if torch.compiler.is_compiling():
-        return _plain(plan, x, bias, *weights)
     return _Normalize.apply(plan, x.contiguous(memory_format=_memory_format(x)), bias, *weights)
 
 
@@ -358,21 +334,20 @@ class _Norm(nn.Module):
         return ones, torch.zeros_like(ones)
 
     def _check_shape(self, x: Tensor) -> None:
-        name, shape = type(self).__name__, tuple(x.shape)
+        expected = (
+            f"{type(self).__name__}: expected an input [N, {self.num_channels}, H, W], got shape {tuple(x.shape)}"
+        )
         if x.dim() != 4:
-            raise ValueError(f"{name}: expected an input [N, C, H, W], got shape {shape}; add the missing dimensions")
-        if shape[1] != self.num_channels:
-            raise ValueError(
-                f"{name}: expected {self.num_channels} channels, got shape {shape}; "
-                f"build it with num_channels={shape[1]} or mend the layer before it"
-            )
+            raise ValueError(f"{expected}; reshape it to four dimensions")
+        if x.shape[1] != self.num_channels:
+            raise ValueError(f"{expected}; build the layer with num_channels={x.shape[1]} or mend the one before it")
 
     def _check_count(self, x: Tensor, count: int) -> None:
         """Refuse to train on statistics of `count` = 1 value."""
         if self.training and count == 1:
             raise ValueError(
-                f"{type(self).__name__}: an input of shape {tuple(x.shape)} has one value per channel in training, so no "
-                "variance; use a larger batch or larger feature maps, drop the last incomplete batch, or call eval()"
+                f"{type(self).__name__}: input of shape {tuple(x.shape)} has one value per channel in training, so no "
+                "variance; use a larger batch or larger maps, drop the last incomplete batch, or call eval()"
             )
 
     def extra_repr(self) -> str:
@@ -512,19 +487,16 @@ def build_norm(name: str, num_channels: int, num_groups: int = 8, sync: bool = F
     `num_groups` is for ``gn`` alone; `sync` for ``bn`` and ``bin``. ``torch_bn`` is `torch.nn.BatchNorm2d`, for
     comparison, and ``none`` is the identity. Raises ValueError for an unknown name or groups that do not divide.
     """
-    if name == "torch_bn":
-        return nn.BatchNorm2d(num_channels)
-    if name == "bn":
-        return BatchNorm2d(num_channels, sync=sync)
-    if name == "bin":
-        return BatchInstanceNorm2d(num_channels, sync=sync)
-    if name == "in":
-        return InstanceNorm2d(num_channels)
-    if name == "ln":
-        return LayerNorm2d(num_channels)
-    if name == "gn":
-        return GroupNorm(num_groups, num_channels)
-    if name == "none":
-        return nn.Identity()
-    nearest = difflib.get_close_matches(str(name).lower(), NORM_NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"norm {name!r} is not known; did you mean {nearest!r}? Known: {', '.join(NORM_NAMES)}")
+    makers = {
+        "torch_bn": lambda: nn.BatchNorm2d(num_channels),
+        "bn": lambda: BatchNorm2d(num_channels, sync=sync),
+        "in": lambda: InstanceNorm2d(num_channels),
+        "bin": lambda: BatchInstanceNorm2d(num_channels, sync=sync),
+        "ln": lambda: LayerNorm2d(num_channels),
+        "gn": lambda: GroupNorm(num_groups, num_channels),
+        "none": nn.Identity,
+    }
+    if name not in makers:
+        nearest = difflib.get_close_matches(str(name).lower(), NORM_NAMES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"norm {name!r} is not known; did you mean {nearest!r}? Known: {', '.join(NORM_NAMES)}")
+    return makers[name]()

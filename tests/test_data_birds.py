@@ -303,7 +303,7 @@ def test_a_changed_archive_is_unpacked_again(fields, folder, tmp_path):
         with tarfile.open(archive, "w") as tar:
             tar.add(folder, "wrap")
         assert sum(map(len, load_birds(fields(path=str(archive))).values())) == count
-        (folder / "train/c1/0.png").unlink()
+        (folder / "train/c1/0.png").unlink(missing_ok=True)
 
 
 def test_an_evaluation_only_folder(fields, folder):

@@ -99,7 +99,7 @@ def test_equals_torch_in_forward_and_backward(name, memory_format, training, sma
     ours, theirs = pair(name)
     for shape in ((4, CHANNELS, 9, 8), (3, CHANNELS, 7, 1), (1, CHANNELS, 5, 5)):
         x, grad = images(*shape, memory_format=memory_format)
-        assert_same(run(ours.train(), x, grad), run(theirs.train(), x, grad))  # moves the running statistics
+        ours.train()(x), theirs.train()(x)  # moves the running statistics
         ours.train(training), theirs.train(training)
         found = run(ours, x, grad)
         # Contiguous truth: torch 2.14's InstanceNorm2d has a wrong gradient for one channels-last sample.
@@ -117,8 +117,10 @@ def test_equals_torch_in_forward_and_backward(name, memory_format, training, sma
     row=st.integers(1, 600),
 )
 def test_pieces_of_any_size_equal_whole_tensor_formulas(name, shape, last, size, row):
-    x, grad = images(shape[0], CHANNELS, *shape[1:], memory_format=FORMATS[last])
-    ours, _ = pair(name)
+    torch.manual_seed(0)
+    # float64, since the variance of a handful of values can be small enough to magnify float32's rounding
+    x, grad = images(shape[0], CHANNELS, *shape[1:], memory_format=FORMATS[last], dtype=torch.float64)
+    ours = pair(name)[0].double()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(normalization._Pieces, "SIZE", size)
         patch.setattr(normalization._Pieces, "ROW", row)
@@ -268,23 +270,22 @@ def test_other_strides_and_expanded_gradients(name):
     assert leaf.grad.shape == x.shape
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["bn", "bin", "gn"])
-def test_compiled_without_graph_break_equals_eager(name, memory_format):
+def test_captured_without_graph_break_equals_eager(name, training):
+    # aot_eager captures the graph and derives nothing else; code generation takes longer and is tested once below.
     eager, _ = pair(name)
-    compiled = copy.deepcopy(eager)
-    x, grad = images(4, CHANNELS, 8, 8, memory_format=memory_format)
-    # aot_eager: graph capture and the derived backward; code generation is measured in benchmarks/normalization.py
-    assert_same(
-        run(torch.compile(compiled, fullgraph=True, backend="aot_eager"), x, grad),
-        {("_orig_mod." + key if key not in "yx" else key): value for key, value in run(eager, x, grad).items()},
-    )
+    captured = copy.deepcopy(eager.train(training))
+    captured.compile(fullgraph=True, backend="aot_eager")
+    x, grad = images(4, CHANNELS, 8, 8, memory_format=torch.channels_last)
+    x[0, :, 0, 0] += 100.0  # an outlier in the row whose mean shifts the statistics
+    assert_same(run(captured, x, grad), run(eager, x, grad))
     for key, buffer in eager.named_buffers():
-        torch.testing.assert_close(dict(compiled.named_buffers())[key], buffer)
+        torch.testing.assert_close(dict(captured.named_buffers())[key], buffer)
 
 
 def test_compiled_by_inductor_equals_eager():
-    eager, _ = pair("bn")
+    eager, _ = pair("bin")
     compiled = copy.deepcopy(eager)
     compiled.compile(fullgraph=True)
     x, grad = images(4, CHANNELS, 8, 8, memory_format=torch.channels_last)
@@ -334,13 +335,13 @@ def test_one_value_per_channel_is_refused_in_training_only(name):
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("shape", [(), (CHANNELS,), (4, CHANNELS, 5), (4, CHANNELS, 2, 2, 2)])
 def test_wrong_dimensions_are_refused(name, shape):
-    with pytest.raises(ValueError, match=r"expected an input \[N, C, H, W\], got shape"):
+    with pytest.raises(ValueError, match=r"expected an input \[N, 16, H, W\], got shape .* reshape"):
         build_norm(name, CHANNELS)(torch.randn(shape))
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_wrong_channels_are_refused(name):
-    with pytest.raises(ValueError, match=r"expected 16 channels, got shape \(4, 8, 5, 5\)"):
+    with pytest.raises(ValueError, match=r"\[N, 16, H, W\], got shape \(4, 8, 5, 5\); .*num_channels=8"):
         build_norm(name, CHANNELS)(torch.randn(4, 8, 5, 5))
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,8 +106,7 @@ def test_a_full_disk_while_saving_is_named_and_the_run_resumes(task, tmp_path, m
 
     def full_disk(state, path, *args, **kwargs):
         if "checkpoint-14" in str(path) and str(path).endswith("optimizer.pt"):
-            with open(path, "wb") as file:  # half of the file arrives
-                file.write(b"half")
+            Path(path).write_bytes(b"half")  # half of the file arrives
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return original(state, path, *args, **kwargs)
 
@@ -250,7 +250,7 @@ def test_one_value_per_channel_is_an_error_that_leaves_nothing(task, tmp_path):
     t = task(model={"norm": "bn"}, per_device_train_batch_size=1, train_size=8, num_train_epochs=1)
     t.recipe.model["widths"] = [8, 8, 8]
     model = t.build_model()
-    with pytest.raises(ValueError, match="value per channel|values per channel"):
+    with pytest.raises(ValueError, match="one value per channel"):
         model(torch.zeros(1, 3, 1, 1))
 
 
