@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers.utils import logging
 
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.set_verbosity_warning()
     failed = []
     try:
-        processes = PartialState().num_processes
+        processes = PartialState(cpu=not torch.accelerator.is_available()).num_processes
         if options.processes not in (None, processes):
             raise RunError(
                 f"{processes} process(es) were started, not {options.processes}; on CPU use "

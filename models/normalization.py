@@ -343,10 +343,10 @@ class _Norm(nn.Module):
             raise ValueError(f"{expected}; build the layer with num_channels={x.shape[1]} or mend the one before it")
 
     def _check_count(self, x: Tensor, count: int) -> None:
-        """Refuse to train on statistics of `count` = 1 value."""
-        if self.training and count == 1:
+        """Refuse to train on statistics of fewer than two values."""
+        if self.training and count < 2:
             raise ValueError(
-                f"{type(self).__name__}: input of shape {tuple(x.shape)} has one value per channel in training, so no "
+                f"{type(self).__name__}: input of shape {tuple(x.shape)} has at most one value per channel in training, so no "
                 "variance; use a larger batch or larger maps, drop the last incomplete batch, or call eval()"
             )
 

@@ -151,7 +151,12 @@ def test_results_are_json_and_batches_add_up(name):
 
 
 # evaluate imports all of transformers where it is installed, which these scripts need not wait for.
-WITHOUT_TRANSFORMERS = "import sys\nsys.modules['transformers'] = None\n"
+WITHOUT_TRANSFORMERS = """
+import sys
+sys.modules["transformers"] = None
+import evaluate
+del sys.modules["transformers"]
+"""
 ELSEWHERE = """
 import json, metrics
 rows, labels = [[0.8, 0.2], [0.2, 0.8], [0.6, 0.4]], [0, 0, 1]

@@ -202,8 +202,9 @@ def test_two_processes_give_what_one_gives(tmp_path, small, capsys):
     assert process.returncode == 0, stderr
     facts = [json.loads((tmp_path / n / "resnet" / "tiny" / "metrics.json").read_text()) for n in ("one", "two")]
     assert facts[1]["training"]["processes"] == 2
-    for split in ("train", "val", "test"):  # 64, 21 and 9 samples: 21 and 9 do not divide by 2 processes
+    for split, samples in {"train": 64, "val": 21, "test": 9}.items():  # 21 and 9 do not divide by 2 processes
         one, two = (f["metrics"][split] for f in facts)
+        assert one["accuracy"] * samples == pytest.approx(round(one["accuracy"] * samples)), "not of all samples"
         assert one["accuracy"] == pytest.approx(two["accuracy"], abs=1e-9)
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     pair = [load_file(tmp_path / n / "resnet" / "tiny" / "model.safetensors") for n in ("one", "two")]

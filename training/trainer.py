@@ -51,6 +51,7 @@ class FamilyTrainer(Trainer):
         self.run_folder = Path(run_folder)
         self.checkpoint_root = self.run_folder / "checkpoints"
         args.output_dir = str(self.checkpoint_root)
+        self.drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
         self.memory_format = memory_format(args.memory_format, convolutional=convolutional)
         model.to(memory_format=self.memory_format)
         super().__init__(model=model, args=args, **kwargs)
@@ -81,11 +82,13 @@ class FamilyTrainer(Trainer):
     # ---- Data ----
 
     def get_train_dataloader(self):
-        evaluation_collator, self.data_collator = self.data_collator, self.train_collator
+        """With the training collator, and without an incomplete last batch: only here, an evaluation sees them all."""
+        held = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = self.train_collator, self.drop_last
         try:
             return super().get_train_dataloader()
         finally:
-            self.data_collator = evaluation_collator
+            self.data_collator, self.args.dataloader_drop_last = held
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(inputs)
