@@ -23,6 +23,7 @@ from transformers.utils import logging
 from evaluation.pipeline import compare, evaluate_run, publish
 from evaluation.resnet import SPLITS, Options
 from evaluation.runs import RunError, find_runs, is_finished, load_run
+from training.checkpoints import MANIFEST, verify
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -83,6 +84,8 @@ def evaluate_each(folders: list[Path], options: argparse.Namespace, failures: li
     done = []
     for folder in folders:
         try:
+            if (folder / MANIFEST).is_file():  # made by train.py: the weights must be the ones it wrote
+                verify(folder)
             fresh = evaluate_run(folder, how)
         except RunError as error:
             report_failure(error, failures)

@@ -240,7 +240,7 @@ def _write(rows: Callable[[], Iterator[dict]], names: list[str], image_size: int
 
 
 def _build(fields: BirdsData, staging: Path) -> None:
-    """Fills the empty folder: splits/, audit.json, and split.json with the split of every file."""
+    """Fills the empty folder: splits/, audit.json, and split.json with the split of every file ("" where dropped)."""
     processor = image_processor(fields.image_size, fields.resize_size)
     if fields.path is None:
         rows, report = _drawn_rows(fields, processor), _drawn_report(fields)

@@ -97,8 +97,6 @@ def load_model(run: Run) -> torch.nn.Module:
 def load_data(run: Run) -> DatasetDict:
     """The data set that the recipe names. RunError for a field that `data/birds.py` does not know or refuses."""
     given = dict(run.recipe.get("data") or {})
-    if given.get("path") is None:
-        given.setdefault("num_classes", len(run.labels))  # the generator draws as many classes as the net has
     unknown = sorted(set(given) - {field.name for field in fields(BirdsData)})
     if unknown:
         raise RunError(

@@ -346,7 +346,7 @@ class _Norm(nn.Module):
         """Refuse to train on statistics of fewer than two values."""
         if self.training and count < 2:
             raise ValueError(
-                f"{type(self).__name__}: input of shape {tuple(x.shape)} has at most one value per channel in training, so no "
+                f"{type(self).__name__}: shape {tuple(x.shape)} has at most one value per channel in training, so no "
                 "variance; use a larger batch or larger maps, drop the last incomplete batch, or call eval()"
             )
 

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from trained_run import make_run
 
 import evaluate_all
+from training.checkpoints import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,16 @@ def test_every_run_gets_its_files_and_the_study_its_comparison(study):
             assert (run / "figures" / f"{figure}.png").is_file()
     assert (study / "comparison.html").is_file()
     assert json.loads((study / "comparison.json").read_text())["differing"] == {"model.norm": ["bn", "none"]}
+
+
+def test_a_flipped_bit_in_the_weights_is_an_error_that_names_the_file(copy, capsys):
+    write_manifest(copy / "bn", [copy / "bn" / "model.safetensors", copy / "bn" / "config.json"])
+    assert evaluate_all.main([str(copy), "--device", "cpu"]) == 0
+    weights = bytearray((copy / "bn" / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (copy / "bn" / "model.safetensors").write_bytes(weights)
+    assert evaluate_all.main([str(copy), "--device", "cpu"]) == 1
+    assert "model.safetensors is damaged" in capsys.readouterr().err
 
 
 def test_metrics_keep_what_training_wrote(study):

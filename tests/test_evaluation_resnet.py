@@ -145,9 +145,3 @@ def test_a_data_field_of_another_version_is_named(copy):
     run.recipe["data"]["colour"] = "red"
     with pytest.raises(RunError, match="'colour'"):
         evaluate(run, Options())
-
-
-def test_the_generator_draws_as_many_classes_as_the_net_has(copy):
-    run = load_run(copy)
-    del run.recipe["data"]["num_classes"]
-    assert list(evaluate(run, Options(splits=("val",)))["metrics"]) == ["val"]

@@ -52,10 +52,9 @@ class ResNetTask(Task):
     def __init__(self, recipe):
         super().__init__(recipe)
         wanted = recipe.model.get("num_labels")
-        values = dict(recipe.data)
-        if wanted is not None and values.get("path") is None:
-            values.setdefault("num_classes", wanted)  # the generator draws as many classes as the net is to have
-        self.data_fields: BirdsData = build_dataclass(BirdsData, values, "data", recipe.source)
+        if wanted is not None and recipe.data.get("path") is None:
+            recipe.data.setdefault("num_classes", wanted)  # the generator draws as many classes as the net is to have
+        self.data_fields: BirdsData = build_dataclass(BirdsData, recipe.data, "data", recipe.source)
 
     @cached_property
     def datasets(self) -> DatasetDict:
