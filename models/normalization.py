@@ -21,12 +21,13 @@ memory format of the input; one input-sized tensor, the input itself, is kept fo
 
 import difflib
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
+
+from .normalization_passes import Pieces, Whole, compute_dtype
 
 NORM_NAMES = ("torch_bn", "bn", "in", "bin", "ln", "gn", "none")
 
@@ -81,133 +82,6 @@ def _sum_over_processes(values: Tensor) -> Tensor:
     return dist_functional.all_reduce(values)
 
 
-# --- The three passes over the input ----------------------------------------------------------------------------------
-# Two forms that agree: whole-tensor formulas, which compilers fuse, and for eager CPUs the same in pieces that stay in
-# the cache, so that neither an input-sized temporary nor a float32 copy of a half-precision input is ever made.
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-
-
-class _Whole:
-    """Passes as one formula each."""
-
-    @staticmethod
-    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of each of K equal parts of H, W: x [N, C, H, W] -> [K, N, C], [K, N, C]."""
-        x = x.to(_compute_dtype(x))
-        if not torch.compiler.is_compiling():
-            var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
-            return mean[None], var[None]
-        # One sweep, faster than the compiler's Welford. The first row's mean is near enough to the whole mean: it is
-        # 1/H of the data, so its distance squared is at most H variances, and the rounding grows by 1 + H at most.
-        shift = x[:, :, 0].mean(-1).detach()
-        shifted = x - shift[:, :, None, None]
-        mean = shifted.mean((2, 3))
-        return (mean + shift)[None], (shifted.square().mean((2, 3)) - mean.square()).clamp_min(0)[None]
-
-    @staticmethod
-    def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over H, W of grad and of grad * (x - mean), mean [N or 1, C]: [N, C], [N, C]."""
-        grad = grad.to(mean.dtype)
-        return grad.sum((2, 3)), (grad * (x - mean[:, :, None, None])).sum((2, 3))
-
-    @staticmethod
-    def affine(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor | None = None, gain: Tensor | None = None):
-        """x * scale + shift [+ grad * gain] with scale, shift, gain [N or 1, C]."""
-        y = x * scale[:, :, None, None] + shift[:, :, None, None]
-        return (y if grad is None else y + grad * gain[:, :, None, None]).to(x.dtype)
-
-
-def _divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` up to `limit`, at least 1."""
-    return next(d for d in range(max(1, min(number, limit)), 0, -1) if number % d == 0)
-
-
-class _Pieces:
-    """The same passes, each over pieces of about `SIZE` values.
-
-    x is seen as equal blocks in memory order: contiguous as [N*C*P, T], a row being T pixels of one channel;
-    channels-last as [N*P, T/k, k*C], where k neighbouring pixels make a row long enough for vector units. Sums over
-    axis 1 then give K = P or P*k values per (sample, channel).
-    """
-
-    SIZE = 1 << 18  # 1 MiB of float32
-    ROW = 128
-
-    def __init__(self, x: Tensor):
-        self.shape, self.last, self.dtype = x.shape, not x.is_contiguous(), _compute_dtype(x)
-        pixels, width = x.shape[2] * x.shape[3], x.shape[1] if self.last else 1
-        tile = _divisor(pixels, self.SIZE // width)
-        if tile * width * 16 < min(self.SIZE, pixels * width):  # hardly a divisor: rather too large a block
-            tile = pixels
-        self.parts = pixels // tile
-        self.fold = _divisor(tile, self.ROW // width) if self.last else 1
-        self.block = (tile // self.fold, self.fold * width) if self.last else (tile,)
-        self.step = max(1, self.SIZE // (tile * width))  # blocks in a piece
-
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Pieces of an input-sized tensor, as views."""
-        return (x.permute(0, 2, 3, 1) if self.last else x).view(-1, *self.block).split(self.step)
-
-    def spread(self, values: Tensor):
-        """Values [N or 1, C], shaped to broadcast, for each piece."""
-        if not self.last:
-            return values[:, :, None].expand(self.shape[0], -1, self.parts).reshape(-1, 1).split(self.step)
-        values = values.repeat(1, self.fold)[:, None]
-        if len(values) == 1:
-            return repeat(values, -(-self.shape[0] * self.parts // self.step))
-        return (values if self.parts == 1 else values.repeat_interleave(self.parts, 0)).split(self.step)
-
-    def gather(self, values: list[Tensor]) -> Tensor:
-        """Results of all pieces -> [K, N, C]."""
-        values, (n, channels) = torch.cat(values) if len(values) > 1 else values[0], self.shape[:2]
-        return (
-            values.view(n, -1, channels).transpose(0, 1) if self.last else values.view(n, channels, -1).permute(2, 0, 1)
-        )
-
-    @classmethod
-    def moments(cls, x: Tensor) -> tuple[Tensor, Tensor]:
-        self, means, variances, scratch = cls(x), [], [], None
-        for piece in self.split(x):
-            piece = piece.to(self.dtype)
-            scratch = torch.empty_like(piece) if scratch is None else scratch
-            means.append(piece.mean(1, keepdim=True))
-            centered = torch.sub(piece, means[-1], out=scratch[: len(piece)])
-            variances.append(centered.mul_(centered).mean(1, keepdim=True))
-        return self.gather(means), self.gather(variances)
-
-    @classmethod
-    def gradient_sums(cls, grad: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        self, sums, dots, scratch = cls(x), [], [], None
-        for g, piece, m in zip(self.split(grad), self.split(x), self.spread(mean), strict=True):
-            g, piece = g.to(self.dtype), piece.to(self.dtype)
-            scratch = torch.empty_like(piece) if scratch is None else scratch
-            sums.append(g.sum(1, keepdim=True))
-            dots.append(torch.sub(piece, m, out=scratch[: len(piece)]).mul_(g).sum(1, keepdim=True))
-        return self.gather(sums).sum(0), self.gather(dots).sum(0)
-
-    @classmethod
-    def affine(cls, x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor | None = None, gain: Tensor | None = None):
-        self, y = cls(x), torch.empty_like(x)
-        pieces = zip(self.split(y), self.split(x), self.spread(scale), self.spread(shift), strict=True)
-        extra = repeat((None, None)) if grad is None else zip(self.split(grad), self.spread(gain), strict=True)
-        for (out, piece, m, s), (g, a) in zip(pieces, extra, strict=False):
-            half = x.dtype != self.dtype
-            piece = piece.to(self.dtype)
-            target = piece if half else out
-            if self.last:
-                torch.addcmul(s, piece, m, out=target)
-            else:  # addcmul is not vectorised with two operands of one value per row
-                torch.mul(piece, m, out=target).add_(s)
-            if g is not None:
-                target.addcmul_(g.to(self.dtype), a)
-            if half:
-                out.copy_(target)
-        return y
-
-
 # --- Forward and backward ---------------------------------------------------------------------------------------------
 
 
@@ -224,7 +98,7 @@ class _Plan:
 
     def forward(self, passes, x: Tensor, bias: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Output y, scale [N or 1, C], mean and variance of the first pool; then mean and 1/std of every pool."""
-        dtype, statistics, found = _compute_dtype(x), [], []
+        dtype, statistics, found = compute_dtype(x), [], []
         if self.fixed:
             statistics.append(self.fixed)
         if len(statistics) < len(self.pools):
@@ -251,7 +125,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, plan, x, bias, *weights):
         ctx.plan = plan
-        ctx.passes = _Pieces if x.device.type == "cpu" and not torch.compiler.is_compiling() else _Whole
+        ctx.passes = Pieces if x.device.type == "cpu" and not torch.compiler.is_compiling() else Whole
         y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
         ctx.save_for_backward(x, bias, scale, *weights, *found)
         ctx.mark_non_differentiable(mean, var)
@@ -297,7 +171,7 @@ class _Normalize(torch.autograd.Function):
 
 def _differentiable_backward(plan: _Plan, grad: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
     """The gradients from plain differentiable formulas, for second derivatives."""
-    y = plan.forward(_Whole, inputs[0], inputs[1], inputs[2:])[0]
+    y = plan.forward(Whole, inputs[0], inputs[1], inputs[2:])[0]
     wanted = [t for t in inputs if t.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if t.requires_grad else None for t in inputs]
@@ -330,7 +204,7 @@ class _Norm(nn.Module):
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.affine:
             return self.weight, self.bias
-        ones = torch.ones(self.num_channels, dtype=_compute_dtype(x), device=x.device)
+        ones = torch.ones(self.num_channels, dtype=compute_dtype(x), device=x.device)
         return ones, torch.zeros_like(ones)
 
     def _check_shape(self, x: Tensor) -> None:
@@ -388,7 +262,7 @@ class BatchNorm2d(_Norm):
         synced = self.sync and self.training and _distributed()
         if not synced:
             self._check_count(x, x.numel() // x.shape[1])
-        fixed, dtype = None, _compute_dtype(x)
+        fixed, dtype = None, compute_dtype(x)
         if not self.training and self.running_mean is not None:
             fixed = (self.running_mean.to(dtype)[None, :, None], self.running_var.to(dtype)[None, :, None])
         pools = (Pool(0, self.num_channels, self.num_channels, synced), *(pool for pool, _ in others))

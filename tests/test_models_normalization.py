@@ -88,8 +88,8 @@ def images(*shape: int, memory_format=torch.contiguous_format, dtype=torch.float
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Makes the pieces so small that a tiny input has many, cut within samples, with a shorter last one."""
-    monkeypatch.setattr(normalization._Pieces, "SIZE", 192)
-    monkeypatch.setattr(normalization._Pieces, "ROW", 32)
+    monkeypatch.setattr(normalization.Pieces, "SIZE", 192)
+    monkeypatch.setattr(normalization.Pieces, "ROW", 32)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -122,10 +122,10 @@ def test_pieces_of_any_size_equal_whole_tensor_formulas(name, shape, last, size,
     x, grad = images(shape[0], CHANNELS, *shape[1:], memory_format=FORMATS[last], dtype=torch.float64)
     ours = pair(name)[0].double()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalization._Pieces, "SIZE", size)
-        patch.setattr(normalization._Pieces, "ROW", row)
+        patch.setattr(normalization.Pieces, "SIZE", size)
+        patch.setattr(normalization.Pieces, "ROW", row)
         pieces = run(ours, x, grad)
-        patch.setattr(normalization, "_Pieces", normalization._Whole)
+        patch.setattr(normalization, "Pieces", normalization.Whole)
         assert_same(pieces, run(ours, x, grad))
 
 

@@ -99,7 +99,7 @@ def test_loads_where_the_project_is_not_importable(tmp_path, one_thread):
 
 def test_the_saved_folder_holds_the_code_and_nothing_of_this_machine(tmp_path):
     build().save_pretrained(tmp_path)
-    code = {"configuration_resnet.py", "modeling_resnet.py", "normalization.py"}
+    code = {"configuration_resnet.py", "modeling_resnet.py", "normalization.py", "normalization_passes.py"}
     assert {path.name for path in tmp_path.glob("*.py")} == code
     for name in code:
         assert (tmp_path / name).read_text() == (ROOT / "models" / name).read_text()
