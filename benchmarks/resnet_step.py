@@ -12,6 +12,9 @@ The net with the hand-written `bn`, in channels_last with bf16 autocast, against
 First it is checked that all sides compute the same loss and gradients. Then the sides take turns in one process; given
 are the median, the spread (fastest and slowest round), how often ours goes into it, and the achieved share of what a
 large matrix product reaches in the same precision on the same machine.
+
+Large batches on Linux also measure the allocator: glibc hands every tensor above 32 MiB back to the system and faults
+its pages in again at the next step. MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 keeps them.
 """
 
 import argparse
@@ -157,10 +160,16 @@ def flops_of_step(side: Side, size: int, num_labels: int, device: str) -> float:
 
 
 def measure(
-    sides: dict[str, Side], batch: int, size: int, num_labels: int, rounds: int, device: str, clock: Callable[[], float]
+    sides: dict[str, Side],
+    flops: dict[str, float],
+    shape: tuple[int, int],
+    num_labels: int,
+    rounds: int,
+    device: str,
+    clock: Callable[[], float],
 ) -> None:
     """Let the sides take turns and print the table of one shape."""
-    flops = {key: batch * flops_of_step(side, size, num_labels, device) for key, side in sides.items()}
+    batch, size = shape
     torch.manual_seed(2)
     pixel_values = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(num_labels, (batch,), device=device)
@@ -190,7 +199,7 @@ def measure(
     for key, side in sides.items():
         base = times["ours B" if key.endswith("B") else "ours A"]
         ratio = statistics.median(t / b for t, b in zip(times[key], base, strict=True))
-        median, rate = statistics.median(times[key]), flops[key] / statistics.median(times[key]) / 1e9
+        median, rate = statistics.median(times[key]), batch * flops[key] / statistics.median(times[key]) / 1e9
         print(
             f"| {key} | {'channels_last, bf16' if side.fast else 'contiguous, fp32'} | {median * 1e3:.0f} "
             f"| {min(times[key]) * 1e3:.0f}..{max(times[key]) * 1e3:.0f} | {ratio:.2f}x | {rate:.0f} "
@@ -215,6 +224,7 @@ def main() -> None:
     for shape in arguments.shape or ["32x256", "128x32"]:
         batch, size = (int(part) for part in shape.split("x"))
         sides = make_sides(arguments.n, arguments.labels, arguments.device)
+        flops = {k: flops_of_step(side, size, arguments.labels, arguments.device) for k, side in sides.items()}
         timed = sides
         if arguments.compile:
             torch.compiler.reset()
@@ -223,7 +233,7 @@ def main() -> None:
                 for key, side in sides.items()
             }
         check(sides, timed, arguments.labels, arguments.device)
-        measure(timed, batch, size, arguments.labels, arguments.rounds, arguments.device, clock)
+        measure(timed, flops, (batch, size), arguments.labels, arguments.rounds, arguments.device, clock)
 
 
 if __name__ == "__main__":

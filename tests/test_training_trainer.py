@@ -254,6 +254,11 @@ def test_one_value_per_channel_is_an_error_that_leaves_nothing(task, tmp_path):
         model(torch.zeros(1, 3, 1, 1))
 
 
+def test_tensorboard_writes_into_the_run_folder_and_stays(task, tmp_path):
+    execute(task(report_to="tensorboard"), tmp_path / "run")
+    assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
+
+
 def test_two_runs_into_one_folder(task, tmp_path):
     from training.run_folder import RunFolder
 

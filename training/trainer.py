@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class FamilyTrainer(Trainer):
         self.run_folder = Path(run_folder)
         self.checkpoint_root = self.run_folder / "checkpoints"
         args.output_dir = str(self.checkpoint_root)
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.run_folder / "tensorboard")  # else with the checkpoints
         self.drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
         self.memory_format = memory_format(args.memory_format, convolutional=convolutional)
         model.to(memory_format=self.memory_format)
