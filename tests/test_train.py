@@ -48,6 +48,7 @@ BAD_INPUT = {
     "an unknown key": (["--model", "resnet", "--nrom", "gn"], "did you mean 'norm'"),
     "an unknown norm": (["--model", "resnet", "--norm", "gm"], "gm"),
     "n of 0": (["--model", "resnet", "--n", "0"], "n=0"),
+    "a word for n": (["--model", "resnet", "--n", "two"], "'n'"),
     "groups that do not divide": (["--model", "resnet", "--norm", "gn", "--num_groups", "7"], "num_groups=7"),
     "a word for a number": (["--model", "resnet", "--learning_rate", "fast"], "learning_rate must be a number"),
     "a missing folder": (["--model", "resnet", "--path", "nowhere"], "nowhere"),

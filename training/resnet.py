@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from datasets import DatasetDict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 import metrics
@@ -84,7 +85,7 @@ class ResNetTask(Task):
         values = {key: value for key, value in self.recipe.model.items() if key != "num_labels"}
         try:
             config = ResNet6n2Config(**values, id2label=names, label2id={name: label for label, name in names.items()})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, StrictDataclassError) as error:
             raise RunError(f"{self.recipe.source}, group model: {' '.join(str(error).split())}") from error
         torch.manual_seed(self.arguments.seed)  # variants of a study start from the same weights
         return ResNet6n2ForImageClassification(config)
