@@ -12,6 +12,7 @@ from torch import Tensor
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that statistics of x are computed in: float32 for half precision, else that of x."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
