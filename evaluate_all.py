@@ -7,6 +7,7 @@
     python evaluate_all.py runs/resnet/birds6 --publish model_cards
     python evaluate_all.py runs/text2math/best --beams 1 10 20  # beam search at three widths, side by side
     python evaluate_all.py runs/slotattn/textured64 --data scenes.npz  # and on data that it was never trained on
+    python evaluate_all.py runs/slotattn/plain64 runs/slotdiff/plain64  # two families, side_by_side.html
 
 A run that is up to date is skipped. One that cannot be evaluated is named, the others are done all the same, and the
 exit code is 1.
@@ -23,7 +24,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed lies in the ru
 from transformers.utils import logging
 
 from evaluation.checker import PREDICTIONS, check_run
-from evaluation.options import SPLITS, Options
+from evaluation.families import SIDE_BY_SIDE
+from evaluation.options import COUNTS, SPLITS, Options
 from evaluation.pipeline import compare, evaluate_run, publish
 from evaluation.runs import RunError, find_runs, is_finished, load_run
 from training.checkpoints import MANIFEST, verify
@@ -51,11 +53,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--data",
         type=Path,
         metavar="PATH",
-        help="slotattn: also measure a folder of pictures and masks, or an .npz file",
+        help="slotattn, slotdiff: also measure a folder of pictures and masks, or an .npz file",
     )
-    parser.add_argument(
-        "--library-images", type=int, default=2000, help="slotattn: training pictures in the slot library, 0 for all"
-    )
+    for name, default, text in COUNTS:
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
     parser.add_argument("--force", action="store_true", help="evaluate again what is up to date")
     parser.add_argument("--out", type=Path, help="folder of the comparison (default: beside the runs compared)")
     parser.add_argument(
@@ -67,8 +68,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--batch-size must be at least 1, not {options.batch_size}")
     if min(options.beams) < 1:
         parser.error(f"--beams must be at least 1, not {min(options.beams)}")
-    if options.library_images < 0:
-        parser.error(f"--library-images must be 0 or more, not {options.library_images}")
+    for name, _, _ in COUNTS:
+        if (count := getattr(options, name.replace("-", "_"))) < 0:
+            parser.error(f"--{name} must be 0 or more, not {count}")
     if options.data and not options.data.exists():
         parser.error(f"--data: there is no file or folder {options.data}")
     if options.checker and not options.checker.is_file():
@@ -106,10 +108,7 @@ def report_failure(error: Exception, failures: list[str]) -> None:
 
 def evaluate_each(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> list[Path]:
     """Evaluate every run; returns those that have an evaluation now."""
-    splits = tuple(options.splits) if options.splits else None
-    own = options.data, options.library_images
-    how = Options(options.device, options.batch_size, splits, options.force, tuple(options.beams), *own)
-    done = []
+    how, done = Options.of(options), []
     for folder in folders:
         try:
             if (folder / MANIFEST).is_file():  # made by train.py: the weights must be the ones it wrote
@@ -140,7 +139,7 @@ def check_each(folders: list[Path], checker: Path, failures: list[str]) -> None:
 
 def compare_groups(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> None:
     """A comparison for every folder that directly holds several runs of a family; one for all where --out is given, or
-    where several runs from different folders were named."""
+    where several runs from different folders were named, and then one page of families that do the same, too."""
     groups: dict[tuple[str, Path], list[Path]] = defaultdict(list)
     named = len(options.paths) > 1 and set(options.paths) >= set(folders)
     together = options.out or (Path(os.path.commonpath(folders)) if named and len(folders) > 1 else None)
@@ -153,6 +152,13 @@ def compare_groups(folders: list[Path], options: argparse.Namespace, failures: l
             try:
                 print(compare(members, out, title=out.name.replace("_", " ")), flush=True)
             except (RunError, OSError) as error:
+                report_failure(error, failures)
+    for known in SIDE_BY_SIDE if together else []:
+        members = [folder for family, _ in groups if family in known for folder in groups[family, together]]
+        if known <= families:
+            try:
+                print(compare(members, together, "Side by side", Options.of(options)), flush=True)
+            except (RunError, OSError, ValueError) as error:
                 report_failure(error, failures)
 
 

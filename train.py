@@ -68,15 +68,19 @@ def build_task(recipe: Recipe, overrides: list[str]) -> Task:
     return family(recipe)
 
 
-def train_one(task: Task, options: argparse.Namespace) -> None:
-    """Train (or cost) one experiment, then write its card."""
+def train_one(task: Task, options: argparse.Namespace, overwrite: bool) -> None:
+    """Train (or cost) one experiment, the runs that it starts from first, then write its card."""
     folder = options.runs / task.family / task.recipe.name
+    for recipe in task.prerequisites(options.runs):
+        say(f"{task.recipe.name} starts from {recipe.model_family}/{recipe.name}")
+        train_one(build_task(recipe, []), options, overwrite=False)
     if options.dry_run:
+        task.rehearsal = True
         with tempfile.TemporaryDirectory() as scratch:
             say(f"{task.recipe.name}\n{measure(build_trainer(task, task.build_model(), Path(scratch)))}")
         return
     say(f"{task.recipe.name}: training on {PartialState().num_processes} process(es) into {folder}")
-    if not execute(task, folder, overwrite=options.overwrite):
+    if not execute(task, folder, overwrite=overwrite):
         say(f"{folder} has finished before; --overwrite trains it again")
         return
     if PartialState().is_main_process:
@@ -104,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         tasks = [build_task(recipe, overrides) for recipe in gather_recipes(options)]  # all are checked before one runs
         for task in tasks:
             try:
-                train_one(task, options)
+                train_one(task, options, options.overwrite)
             except RunError as error:
                 if len(tasks) == 1:
                     raise

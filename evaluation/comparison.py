@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .families import family_module
+from .families import family_module, shared_module
 from .figures import Curve, colours_for, series
 from .observations import SIGNIFICANT, p_text, points
 from .report import NO_VALUE, Cell, Report, Section, Table, Text, duration, interval, percent
@@ -73,8 +73,9 @@ class ComparisonRules:
 
 
 def rules_of(runs: list[Run]) -> ComparisonRules:
-    """The rules of the family of these runs."""
-    return family_module(runs[0], "comparison").RULES
+    """The rules of the family of these runs, or of those that they are of together."""
+    families = {run.family for run in runs}
+    return (family_module(runs[0], "comparison") if len(families) == 1 else shared_module(families)).RULES
 
 
 def label_of(run: Run) -> str:
@@ -98,13 +99,15 @@ def curves_of(runs: list[Run]) -> list[Curve]:
     return [Curve(label, colour, run.history) for label, colour, run in zip(labels, colours, runs, strict=True)]
 
 
-def build_comparison(runs: list[Run], title: str, panels: list[Any], out: Path) -> Report:
-    """The report on several runs of one family, to lie in the folder `out`; `panels` is the block of curves."""
+def build_comparison(runs: list[Run], title: str, panels: list[Any], out: Path, own: Sequence[Section] = ()) -> Report:
+    """The report on several runs, to lie in the folder `out`; `panels` is the block of curves, `own` what only these
+    families have."""
     tests, rules = paired_tests(runs), rules_of(runs)
     sections = [
         Section("Results", [results_table(runs, out)]),
         Section("Observations", [Text(observe_comparison(runs, tests), listed=True)]),
         Section("Learning curves", panels),
+        *own,
         Section(f"Differences on the same {rules.unit}", _paired_table(runs, tests)),
         Section("What differs", _settings_table(runs)),
         Section("Time and commands", [_commands_table(runs)]),

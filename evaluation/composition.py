@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import metrics
-
+from .frechet import distances, feature_distance, features_of, first_metric, no_metric
 from .program_store import Entry, Store
 from .runs import Run, RunError, digest
 from .scene_data import SceneSplit
@@ -23,7 +22,6 @@ SEED = 0  # of clustering and drawing
 DESCRIBED = 100  # training pictures whose slots are looked at to say what a cluster holds
 PER_CLUSTER = 8  # pictures of a cluster on its strip
 COMPOSED_SHOWN = 24
-EXTRACTORS = ("inception", "efficientnet_lite0")  # the first whose weights are at hand
 
 
 @dataclass
@@ -56,11 +54,10 @@ def library_of(
 
 def compose(model: SceneModel, library: SlotLibrary, count: int, start: int = 0) -> np.ndarray:
     """Pictures `start` to `start + count` of the series that (library, SEED) defines, uint8 [count, S, S, 3]."""
-    size = model.batch_size
-    made = [
-        model.compose(library.draw(min(size, start + count - begin), SEED, begin))
-        for begin in range(start, start + count, size)
-    ]
+    size, made = model.batch_size, []
+    for begin in range(start, start + count, size):
+        numbers = range(begin, min(begin + size, start + count))
+        made.append(model.compose(library.draw(len(numbers), SEED, begin), numbers))
     return np.concatenate(made)
 
 
@@ -83,7 +80,7 @@ def describe_clusters(model: SceneModel, library: SlotLibrary, split: SceneSplit
     for start in range(0, len(needed), model.batch_size):
         chunk = needed[start : start + model.batch_size]
         rows = np.array([positions[int(library.ids[picture])] for picture in chunk])
-        found = model.segment(split.images(rows), split.ids[rows], details=True)
+        found = model.segment(split.images(rows), split.ids[rows], details=True, reconstruct=False)
         for i, (picture, row) in enumerate(zip(chunk, rows.tolist(), strict=True)):
             true = split.masks([row])[0] if split.has_mask[row] else None
             slots = {slot.slot: slot for slot in slot_pictures(found, i, true)}
@@ -145,47 +142,29 @@ def frechet(
 ) -> Entry:
     """Distances to the validation pictures, in the features of the first extractor at hand: of as many composed ones
     (`value`, under the name `metric`), and for comparison of their own `reconstruction`s and of as many pictures of the
-    training split (`train`), which nothing was generated for. `unavailable` says why there is none.
+    training split (`train`), which nothing was generated for. Beside them `feature_distance`, of each picture to its
+    own reconstruction. `unavailable` says why there is none.
     """
 
     if len(val) < 2:
         return {"unavailable": f"there is {len(val)} validation picture, and a covariance needs at least 2"}
     metric, missing = first_metric()
     if metric is None:
-        return {"unavailable": f"the weights of no feature extractor are at hand ({', '.join(missing)})"}
+        return {"unavailable": no_metric(missing)}
     name = metric.extractor.distance_name
 
     def compute() -> Entry:
         size = model.batch_size
-        references = _features(metric, (val.images(rows) for rows in val.batches(size)))
+        references = features_of(metric, (val.images(rows) for rows in val.batches(size)))
         made = (compose(model, library, min(size, len(val) - at), at) for at in range(0, len(val), size))
         rebuilt = (model.segment(val.images(rows), val.ids[rows]).pixels for rows in val.batches(size))
-        sides = {"value": made, "reconstruction": rebuilt}
+        sides = {"value": features_of(metric, made), "reconstruction": features_of(metric, rebuilt)}
         real = train.spread(len(val))
         if len(real) == len(val):  # distances of other numbers of pictures cannot be compared
-            sides["train"] = (real.images(rows) for rows in real.batches(size))
-        result: Entry = {"metric": name, "images": len(val), "not_at_hand": missing, "full_rank": True}
-        for side, pictures in sides.items():
-            found = metric.compute(predictions=_features(metric, pictures), references=references)
-            result |= {side: found[name], "num_features": found["num_features"]}
-            result["full_rank"] &= found["full_rank"]
-        return result
+            sides["train"] = features_of(metric, (real.images(rows) for rows in real.batches(size)))
+        result: Entry = {"metric": name, "images": len(val), "not_at_hand": missing, "features": metric.config_name}
+        result |= feature_distance(references, sides["reconstruction"])
+        return result | distances(metric, references, sides)
 
     made_from = digest([], inputs, library.digest, val.digest, train.digest, name, SEED)
     return store.remember("composition", made_from, compute)
-
-
-def _features(metric: Any, batches: Any) -> np.ndarray:
-    return np.concatenate([metric.extract(batch) for batch in batches])
-
-
-def first_metric() -> tuple[Any, list[str]]:
-    """The Frechet distance of the first extractor whose weights are at hand (None where there is none), and the names
-    of those before it."""
-    missing = []
-    for name in EXTRACTORS:
-        try:
-            return metrics.load("frechet_distance", config_name=name), missing
-        except (FileNotFoundError, ImportError):  # each says how to get the weights; here the next one will do
-            missing.append(name)
-    return None, missing

@@ -25,6 +25,9 @@ A family `x` (the `model_family` of a recipe) is four modules of this folder. Ev
     `RULES: ComparisonRules`: what a table of several runs shows, which metric ranks them, and which samples were
     answered right, for paired tests.
 
+Families of one task can be laid side by side, see `SIDE_BY_SIDE`: the module named there has `RULES`, `PANELS`, and
+`sections(runs, options)`, what a page of several families shows besides numbers.
+
 Adding a family means these four modules and its name in `FAMILIES`.
 """
 
@@ -37,7 +40,10 @@ from types import ModuleType
 from .runs import Run, RunError
 from .sources import with_imports
 
-FAMILIES = ("resnet", "slotattn", "text2math")
+FAMILIES = ("resnet", "slotattn", "slotdiff", "text2math", "vae")
+
+
+SIDE_BY_SIDE = {frozenset({"slotattn", "slotdiff"}): "scene_sides"}  # families of one task, and what compares them
 
 
 def family_module(run: Run, part: str = "") -> ModuleType:
@@ -51,6 +57,17 @@ def family_module(run: Run, part: str = "") -> ModuleType:
             f"{', '.join(FAMILIES)}."
         )
     return importlib.import_module(f"{__package__}.{run.family}{'_' if part else ''}{part}")
+
+
+def shared_module(families: set[str]) -> ModuleType:
+    """The module by which runs of several families are laid side by side: its `RULES`, `PANELS` and `sections`.
+
+    RunError where there is none.
+    """
+    name = next((module for known, module in SIDE_BY_SIDE.items() if families <= known), None)
+    if name is None:
+        raise RunError(f"runs of {', '.join(sorted(families))} cannot be compared: they do different things.")
+    return importlib.import_module(f"{__package__}.{name}")
 
 
 def source_files(family: str) -> list[Path]:

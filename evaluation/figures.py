@@ -156,7 +156,7 @@ def _set_limits(axis: Axes, values: np.ndarray, metric: str) -> None:
     low, high = float(values.min()), float(values.max())
     room = max(0.06 * (high - low), 0.01)
     bottom = low - room if low < 0 else max(0.0, low - room)  # a Rand index may be negative
-    axis.set_ylim(bottom, min(1.0, high + room))
+    axis.set_ylim(bottom, min(1.0, high + room) if high <= 1 else high + room)  # shares end at 1; decibels do not
 
 
 def label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 SPLITS = ("train", "val", "dev", "test")
@@ -15,7 +16,8 @@ class Options:
 
     What only some families use, and others leave alone: `beams`, the widths of beam search; `data`, other data than
     the run's, to be measured beside them; `library_images`, how many training pictures a slot library is made of, 0 for
-    all.
+    all; `sampled_images`, how many scenes of a split are reconstructed, and how many pictures composed, where that
+    takes sampling, 0 for as many as there are; `sampler_images`, on how many scenes samplers are compared, 0 for none.
     """
 
     device: str = "auto"
@@ -25,3 +27,18 @@ class Options:
     beams: tuple[int, ...] = (10,)
     data: Path | None = None
     library_images: int = 2000
+    sampled_images: int = 500
+    sampler_images: int = 8
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> Options:
+        """From the command line, whose arguments have the names of the fields; lists become tuples."""
+        values = {field.name: getattr(given, field.name) for field in fields(cls)}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+COUNTS = (  # whole numbers of at least 0 on the command line, and what they are
+    ("library-images", Options.library_images, "slotattn, slotdiff: training pictures in the slot library, 0 for all"),
+    ("sampled-images", Options.sampled_images, "slotdiff: scenes reconstructed, and pictures composed, 0 for all"),
+    ("sampler-images", Options.sampler_images, "slotdiff: scenes that samplers are compared on, 0 for no comparison"),
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import comparison, figures, sections
 from .card import write_card
-from .families import family_module, source_files
+from .families import family_module, shared_module, source_files
 from .options import SPLITS, Options
 from .report import TEMPLATES, render
 from .runs import Run, RunError, digest, load_run, weights_of, write_atomically, write_json
@@ -75,26 +75,33 @@ def fingerprint_of(run: Run, options: Options) -> str:
     return digest([*inputs, *([history] if history.is_file() else [])], code, settings)
 
 
-def compare(folders: list[Path], out: Path, title: str) -> Path:
+def compare(folders: list[Path], out: Path, title: str, options: Options | None = None) -> Path:
     """Write comparison.html, comparison.json and figures/comparison_curves.png for evaluated runs of one family to
-    `out`.
+    `out`; for runs of families that can be laid side by side, side_by_side.html and so on, for which models may run as
+    `options` say. RunError for families that cannot.
     """
     runs = [load_run(folder) for folder in folders]
-    panels = family_module(runs[0], "report").PANELS
+    families = {run.family for run in runs}
+    name, own = "comparison", []
+    if len(families) == 1:
+        panels = family_module(runs[0], "report").PANELS
+    else:
+        name, shared = "side_by_side", shared_module(families)
+        panels, own = shared.PANELS, shared.sections(runs, options or Options())
     curves = comparison.curves_of(runs)
-    report = comparison.build_comparison(runs, title, sections.learning_curves(curves, panels), out)
+    report = comparison.build_comparison(runs, title, sections.learning_curves(curves, panels), out, own)
     measured = [curve for curve in curves if len(curve.history)]
     if measured:
-        write_atomically(out / "figures" / "comparison_curves.png", figures.to_png(figures.curves(measured, panels)))
+        write_atomically(out / "figures" / f"{name}_curves.png", figures.to_png(figures.curves(measured, panels)))
     facts = {
         "runs": [run.name for run in runs],
         "metrics": {run.name: run.metrics.get("metrics") for run in runs},
         "differing": comparison.differing_settings(runs),
         "observations": comparison.observe_comparison(runs, comparison.paired_tests(runs)),
     }
-    write_json(out / "comparison.json", facts)
-    write_atomically(out / "comparison.html", render(report))
-    return out / "comparison.html"
+    write_json(out / f"{name}.json", facts)
+    write_atomically(out / f"{name}.html", render(report))
+    return out / f"{name}.html"
 
 
 def publish(folder: Path, destination: Path, with_weights: bool = False) -> Path:

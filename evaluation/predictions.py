@@ -41,8 +41,8 @@ class Predictions:
 class ScenePredictions:
     """A segmentation model on one split, in the order of the data set: `ids` int64 [N], `segments` uint8 [N, S, S] (the
     slot of each pixel), `losses` float32 [N] (the model's own), `squared_errors` float64 [N] (of images in [0, 1],
-    summed over each), and `foreground_scores` float64 [N], the adjusted Rand index of each scene's foreground, NaN
-    where it has none.
+    summed over each, NaN where a scene was not reconstructed), and `foreground_scores` float64 [N], the adjusted Rand
+    index of each scene's foreground, NaN where it has none.
     """
 
     ids: np.ndarray

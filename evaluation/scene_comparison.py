@@ -10,8 +10,8 @@ from .comparison import Column, Outcomes, Tests, differing_settings, labels_of, 
 from .observations import SIGNIFICANT, p_text, points
 from .report import interval, percent
 from .runs import Run
+from .scene_data import CLOSE
 from .scene_evaluation import foreground_of
-from .scene_observations import CLOSE
 from .scene_scores import FOREGROUND
 from .sections import data_name
 from .statistics import holm, signed_rank

@@ -16,6 +16,7 @@ from data.clevrtex import ClevrtexData, load_clevrtex, masks_of, pixels_of
 from .runs import Run, RunError, digest
 from .statistics import evenly
 
+CLOSE = ("val", "test", "train")  # the split that is looked at closely is the first of these that is evaluated
 TRAIN_SAMPLE = 500
 MOST_OBJECTS = 255  # other data may have more objects than the run's own: the metrics take any number
 

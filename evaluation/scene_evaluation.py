@@ -5,7 +5,8 @@ generation, and other data that the model was never trained on.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,22 @@ from .options import SPLITS, Options
 from .predictions import ScenePredictions, load_predictions, save_predictions
 from .program_store import Store
 from .runs import Run, RunError, digest, weights_of
-from .scene_data import SceneSplit, load_other_scenes, load_scenes
+from .scene_data import CLOSE, SceneSplit, load_other_scenes, load_scenes
 from .scene_gallery import choose, ranked, scene_rows
 from .scene_model import SceneModel
 from .scene_scores import predict, score, segmentation_numbers
 from .sources import code_digest
 from .statistics import evenly
 
-CLOSE = ("val", "test", "train")  # the split that is looked at closely is the first of these that is evaluated
 OTHER_SHOWN = 12
 
 
-def inputs_digest(run: Run, code: Sequence[Path]) -> str:
+def inputs_digest(run: Run, code: Sequence[Path], how: Any = None) -> str:
     """Fingerprint of all that segmentations depend on: weights, config, image processor, the recipe's data, the seed of
-    the slots' noise, and what the model's code does."""
+    the slots' noise, what the model's code does, and `how` pictures are made."""
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
     seed = (run.recipe.get("training") or {}).get("seed")
-    return digest([file for file in files if file.is_file()], run.recipe.get("data"), seed, code_digest(code))
+    return digest([file for file in files if file.is_file()], run.recipe.get("data"), seed, code_digest(code), how)
 
 
 def settings(run: Run, options: Options) -> Any:
@@ -55,26 +55,41 @@ def _stamp(path: Path) -> str:
     return digest([], path.name, status.st_size, status.st_mtime_ns)
 
 
-def evaluate_scenes(run: Run, options: Options, model: SceneModel) -> dict[str, Any]:
+@dataclass
+class Closely:
+    """The split that is looked at closely, for what only one family does: its scenes, what was predicted of them, where
+    results are kept, and the digest of what they depend on."""
+
+    split: SceneSplit
+    predicted: ScenePredictions
+    store: Store
+    made_from: str
+
+
+Study = Callable[[Closely], tuple[dict[str, Any], dict[str, Any]]]
+
+
+def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | None = None) -> dict[str, Any]:
     """Segment what is not stored yet, score every split, and look closely at one: val, unless it was not asked for.
 
     Writes predictions.npz (the slot of every pixel), slot_library.npz and generated.json. Returns what `families.py`
-    says; `pictures` has `split`, `rows` (worst, typical, best), `sheet`, `clusters`, `composed` and `other`.
+    says; `pictures` has `split`, `rows` (worst, typical, best), `sheet`, `clusters`, `composed` and `other`. `own` adds
+    entries to `evaluation` and to `pictures`.
     """
     started = time.perf_counter()
     dataset = load_scenes(run)
     wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
     if not wanted:
         raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
-    made_from = inputs_digest(run, model.code)
+    made_from = inputs_digest(run, model.code, model.settings)
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
-    predictions = _predictions(run, model, splits, made_from, options.force)
+    close = next(name for name in CLOSE if name in splits)
+    predictions = _predictions(run, model, splits, close, made_from, options.force)
     numbers, details = {}, {}
     for name, split in splits.items():
         numbers[name], details[name] = score(predictions[name], split)
     stored = load_predictions(run.folder, made_from, ScenePredictions)
     save_predictions(run.folder, {**stored, **predictions}, made_from)
-    close = next(name for name in CLOSE if name in splits)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
     pictures = {"split": close, **_gallery(model, splits[close], predictions[close])}
     if "train" in dataset and len(dataset["train"]):
@@ -82,21 +97,31 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel) -> dict[str, 
         made, shown = _generate(run, model, train, splits[close], made_from, options)
         evaluation["composition"], pictures = made, {**pictures, **shown}
         if "value" in made:
-            numbers[close][made["metric"]] = made["value"]
+            numbers[close] |= {made["metric"]: made["value"], **_named_features(made)}
+    if own is not None:
+        store = Store(run.folder, options.force)
+        entries, shown = own(Closely(splits[close], predictions[close], store, made_from))
+        evaluation, pictures = {**evaluation, **entries}, {**pictures, **shown}
     evaluation["other_data"], pictures["other"] = _other_data(run, model, made_from, options)
     evaluation["seconds"] = round(time.perf_counter() - started, 2)
     return {"metrics": numbers, "evaluation": evaluation, "pictures": pictures}
 
 
+def _named_features(made: dict[str, Any]) -> dict[str, Any]:
+    """The feature distance under the name of its features, with its interval."""
+    keys = ("feature_distance", "feature_distance_interval")
+    return {key.replace("distance", f"distance_{made['features']}"): made[key] for key in keys}
+
+
 def _predictions(
-    run: Run, model: SceneModel, splits: dict[str, SceneSplit], made_from: str, force: bool
+    run: Run, model: SceneModel, splits: dict[str, SceneSplit], close: str, made_from: str, force: bool
 ) -> dict[str, ScenePredictions]:
     known = {} if force else load_predictions(run.folder, made_from, ScenePredictions)
     found = {}
     for name, split in splits.items():
         stored = known.get(name)
         usable = stored is not None and np.array_equal(stored.ids, split.ids)
-        found[name] = stored if usable else predict(model, split)
+        found[name] = stored if usable else predict(model, split, name == close)
     return found
 
 
@@ -112,6 +137,7 @@ def _generate(
     """Numbers and pictures of compositional generation: as many pictures as the held-out split has."""
     count = options.library_images or len(train)
     library = composition.library_of(run, model, train, count, made_from, options.force)
+    val = val.spread(model.reconstructed(len(val), True))
     strips = composition.describe_clusters(model, library, train)
     store = Store(run.folder, options.force)
     numbers = {

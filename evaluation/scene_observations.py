@@ -11,10 +11,10 @@ from .figures import series
 from .observations import observe_history, points
 from .report import interval, percent
 from .runs import Run
+from .scene_data import CLOSE
 from .scene_figures import size_label
 from .scene_scores import FOREGROUND, SOLVED
 
-CLOSE = ("val", "test", "train")
 FEW = 10  # scenes below which a part is not spoken of
 NAMES = {"val": "validation", "test": "test", "train": "training"}
 Numbers = dict[str, Any]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from .report import (
     Table,
     Text,
     data_uri,
+    duration,
     interval,
     percent,
 )
@@ -60,6 +63,17 @@ KINDS = {
     "typical": ("Typical", "", "Evenly spaced by rank between the worst and the best"),
     "best": ("Best", "good", "The highest foreground ARI"),
 }
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a report says where models differ: what the loss is, and what is shown of a slot by itself."""
+
+    loss: str
+    alone: str
+
+
+AUTOENCODER = Wording("images in [-1, 1], summed over the channels, mean over the pixels", "its own picture")
 COLUMNS_OF_SHEET = "image, true masks, predicted masks in their colours, reconstruction, then each slot by itself"
 
 
@@ -75,18 +89,37 @@ def number_figures(run: Run) -> dict[str, Figure]:
     return made
 
 
-def common_sections(run: Run, pictures: dict[str, Any]) -> list[Section]:
-    """Everything but the headline; `pictures` as `scene_evaluation.evaluate_scenes` gives them."""
+def data_name(run: Run) -> str:
+    """The data set by its last path component, or what the renderer draws."""
+    difficulty = (run.recipe.get("data") or {}).get("difficulty", "textured")
+    return sections.data_name(run, f"generated scenes ({difficulty})")
+
+
+def footer(run: Run) -> str:
+    """The last lines of a report that shows pictures of scenes."""
+    return (
+        f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
+        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}. Pictures in this file come from "
+        "the data set: mind its licence before passing the file on."
+    )
+
+
+def common_sections(
+    run: Run, pictures: dict[str, Any], wording: Wording = AUTOENCODER, own: Sequence[Section] = ()
+) -> list[Section]:
+    """Everything but the headline; `pictures` as `scene_evaluation.evaluate_scenes` gives them; `own` are sections that
+    only this family has."""
     curve = figures.Curve(run.folder.name, figures.BLUE, run.history)
     return sections.filled(
         [
-            Section("Results", [results_table(run)]),
+            Section("Results", [results_table(run, wording)]),
             Section("Observations", [Text(run.evaluation.get("observations") or [], listed=True)]),
             Section("Learning curves", sections.learning_curves([curve], PANELS)),
             Section("Objects", _objects(run, number_figures(run))),
-            Section("Scenes", _scenes(pictures)),
+            Section("Scenes", _scenes(pictures, wording)),
             Section("Slot clusters", _clusters(run, pictures)),
             Section("Composed pictures", _composed(run, pictures)),
+            *own,
             Section("Other data", _other_data(run, pictures.get("other") or {})),
             Section("Set-up", sections.setup(run)),
         ]
@@ -110,7 +143,7 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def results_table(run: Run) -> Table:
+def results_table(run: Run, wording: Wording = AUTOENCODER) -> Table:
     """Every metric on every split, with intervals."""
     rows = []
     for split, numbers in (run.metrics.get("metrics") or {}).items():
@@ -135,9 +168,15 @@ def results_table(run: Run) -> Table:
         "Per scene and then averaged; 95 % intervals by bootstrap over scenes. ARI: adjusted Rand index of the slot "
         "that wins each pixel, over the foreground (fg) and over all pixels. mIoU: slots matched one to one to true "
         "segments, without (fg) and with the background. mBO: mean overlap (IoU) of an object with its best slot. MSE "
-        "of the reconstruction: images in [0, 1], summed over an image. Loss: images in [-1, 1], summed over the "
-        "channels, mean over the pixels.",
+        f"of the reconstruction: images in [0, 1], summed over an image{_counted(run)}. Loss: {wording.loss}.",
     )
+
+
+def _counted(run: Run) -> str:
+    """Of how many scenes the reconstruction was measured, where not of all."""
+    splits = (run.metrics.get("metrics") or {}).items()
+    few = [f"{numbers['reconstructed']:,} in {name}" for name, numbers in splits if "reconstructed" in numbers]
+    return f", over scenes evenly spaced ({', '.join(few)})" if few else ""
 
 
 def _one_digit(value: float | None) -> str:
@@ -169,7 +208,7 @@ def _objects(run: Run, made: dict[str, Figure]) -> list[Any]:
     return [*blocks, Table(columns, rows, "Objects by their visible size", folded=True)]
 
 
-def _picture(image: np.ndarray, lines: list[str], tone: str = "", flat: bool = False) -> Picture:
+def picture(image: np.ndarray, lines: list[str], tone: str = "", flat: bool = False) -> Picture:
     """One picture of a strip; `flat` for label maps, which must not be smoothed."""
     return Picture([data_uri(image, 128, lossless=flat)], lines, tone, pixelated=max(image.shape) <= 64)
 
@@ -181,23 +220,23 @@ def _strip(row: SceneRow, tone: str = "") -> Gallery:
         facts.append(f"foreground ARI {row.score:.2f}")
     if row.objects is not None:
         facts.append(f"{row.objects} object{'' if row.objects == 1 else 's'}")
-    pictures = [_picture(row.image, ["image"])]
+    pictures = [picture(row.image, ["image"])]
     if row.true is not None:
-        pictures.append(_picture(row.true, ["true masks"], flat=True))
-    pictures.append(_picture(row.predicted, ["predicted masks"], tone, flat=True))
+        pictures.append(picture(row.true, ["true masks"], flat=True))
+    pictures.append(picture(row.predicted, ["predicted masks"], tone, flat=True))
     if row.given is not None:
-        pictures.append(_picture(row.given, ["masks that came", "with the data"], flat=True))
-    pictures.append(_picture(row.reconstruction, ["reconstruction"]))
+        pictures.append(picture(row.given, ["masks that came", "with the data"], flat=True))
+    pictures.append(picture(row.reconstruction, ["reconstruction"]))
     for slot in row.slots:
         lines = [f"slot {slot.slot + 1}", percent(slot.share)]
         if slot.segment is not None:
             what = "background" if slot.segment == 0 else f"object {slot.segment}"
             lines += [what, f"IoU {slot.overlap:.2f}"]
-        pictures.append(_picture(slot.picture, lines))
+        pictures.append(picture(slot.picture, lines))
     return Gallery(", ".join(facts), [("", pictures)], small=True)
 
 
-def _scenes(pictures: dict[str, Any]) -> list[Any]:
+def _scenes(pictures: dict[str, Any], wording: Wording) -> list[Any]:
     blocks: list[Any] = []
     for kind, rows in (pictures.get("rows") or {}).items():
         if not rows:
@@ -208,9 +247,9 @@ def _scenes(pictures: dict[str, Any]) -> list[Any]:
         text = f"{text}, {where} scenes" if scored else f"Evenly spaced {where} scenes"
         if not blocks:
             text += (
-                ". A predicted mask has the colour of the true one that it stands for. Each slot by itself is its own "
-                "picture, faded where other slots have the pixel; below it the share of the pixels that it wins, and "
-                "what it stands for"
+                ". A predicted mask has the colour of the true one that it stands for. Each slot by itself is "
+                f"{wording.alone}, faded where other slots have the pixel; below it the share of the pixels that it "
+                "wins, and what it stands for"
             )
         blocks.append(Text([f"{name}. {text}."], quiet=True))
         blocks += [_strip(row, tone) for row in rows]
@@ -244,7 +283,7 @@ def _clusters(run: Run, pictures: dict[str, Any]) -> list[Any]:
     strips = [
         Gallery(
             f"Cluster {strip.cluster + 1}: {speciality(strip.facts)}",
-            [("", [_picture(slot.picture, [percent(slot.share)]) for slot in strip.pictures])],
+            [("", [picture(slot.picture, [percent(slot.share)]) for slot in strip.pictures])],
             small=True,
         )
         for strip in strips
@@ -281,7 +320,7 @@ def _composed(run: Run, pictures: dict[str, Any]) -> list[Any]:
         blocks.append(Table(["Pictures", made["metric"]], rows, text))
     else:
         blocks.append(Text([f"No Frechet distance: {made['unavailable']}."], quiet=True))
-    strip = [_picture(picture, [str(number)]) for number, picture in enumerate(shown, 1)]
+    strip = [picture(composed, [str(number)]) for number, composed in enumerate(shown, 1)]
     note = f"One slot of each of the {made['clusters']} clusters, drawn with seed {made['seed']} and decoded together."
     return [*blocks, Gallery("", [("", strip)], note, small=True)]
 
@@ -307,11 +346,12 @@ def _other_row(label: str, numbers: dict[str, Any]) -> list[Any]:
     return [label, *measured, _one_digit(error)]
 
 
-def save_galleries(run: Run, pictures: dict[str, Any]) -> None:
-    """Write the sheets of scenes, clusters and composed pictures to `galleries/` of the run; where the scenes were
-    drawn here, and so may be shown anywhere, also to `figures/`. Other data are in report.html alone.
+def save_galleries(run: Run, pictures: dict[str, Any], own: dict[str, np.ndarray | None] | None = None) -> None:
+    """Write the sheets of scenes, clusters and composed pictures, and a family's `own` by file name, to `galleries/` of
+    the run; where the scenes were drawn here, and so may be shown anywhere, also to `figures/`. Other data are in
+    report.html alone.
     """
-    made: dict[str, np.ndarray] = {}
+    made = {name: drawn for name, drawn in (own or {}).items() if drawn is not None}
     if pictures.get("sheet"):
         made["scenes.png"] = rows_sheet(pictures["sheet"])
     if pictures.get("clusters"):
@@ -320,8 +360,8 @@ def save_galleries(run: Run, pictures: dict[str, Any]) -> None:
         blank = np.full_like(rows[0][0], 255)
         made["clusters.png"] = sheet([np.stack([(row + [blank] * longest)[k] for row in rows]) for k in range(longest)])
     if pictures.get("composed") is not None:
-        made["composed.png"] = _block(pictures["composed"], columns=8)
-    for name in SHEETS:
+        made["composed.png"] = block(pictures["composed"], columns=8)
+    for name in (*SHEETS, *(own or {})):
         for folder, allowed in (("galleries", True), ("figures", is_generated(run))):
             path = run.folder / folder / name
             if name in made and allowed:
@@ -335,7 +375,7 @@ def save_galleries(run: Run, pictures: dict[str, Any]) -> None:
     write_json(run.folder / "galleries" / "scenes.json", index)
 
 
-def _block(images: np.ndarray, columns: int) -> np.ndarray:
+def block(images: np.ndarray, columns: int) -> np.ndarray:
     """Pictures uint8 [N, S, S, 3] in rows of `columns`, the last row filled with white."""
     missing = -len(images) % columns if len(images) > columns else 0
     blank = np.full((missing, *images.shape[1:]), 255, dtype=np.uint8)

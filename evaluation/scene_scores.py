@@ -14,6 +14,7 @@ from metrics.label_maps import PIECE, contingency_tables, intersection_over_unio
 from .predictions import ScenePredictions
 from .scene_data import SceneSplit
 from .scene_model import SceneModel
+from .statistics import evenly
 
 FOREGROUND = "foreground_adjusted_rand_index"
 MODULES = ("adjusted_rand_index", "mean_iou", "mean_best_overlap")
@@ -23,20 +24,27 @@ SOLVED = 0.9  # foreground score from which sentences call a scene solved
 SIZES = (0.0, 0.01, 0.02, 0.04, 0.08, 1.0)  # edges of visible shares of the picture
 
 
-def predict(model: SceneModel, split: SceneSplit) -> ScenePredictions:
-    """Segment every scene of a split, in the order of the data set."""
+def predict(model: SceneModel, split: SceneSplit, closely: bool = False) -> ScenePredictions:
+    """Segment every scene of a split, in the order of the data set, and reconstruct as many as the model says, evenly
+    spaced; `closely` as in `SceneModel.reconstructed`."""
     mse = metrics.load("reconstruction_mse")
-    segments, losses, errors = [], [], []
-    for rows in split.batches(model.batch_size):
-        images = split.images(rows)
-        found = model.segment(images, split.ids[rows])
-        unit = np.moveaxis((found.reconstruction + 1) / 2, 1, -1)
-        scored = mse.compute(predictions=unit, references=images, resamples=1, return_samples=True)
-        segments.append(found.segments)
-        losses.append(found.losses)
-        errors += scored["samples"]["reconstruction_mse"]
+    wanted = np.zeros(len(split), dtype=bool)
+    wanted[evenly(np.arange(len(split)), model.reconstructed(len(split), closely))] = True
+    segments, losses, errors = [], [], np.full(len(split), np.nan)
+    for part in (np.flatnonzero(wanted), np.flatnonzero(~wanted)):
+        for start in range(0, len(part), model.batch_size):
+            rows = part[start : start + model.batch_size]
+            images = split.images(rows)
+            found = model.segment(images, split.ids[rows], reconstruct=bool(wanted[rows[0]]))
+            if wanted[rows[0]]:
+                unit = np.moveaxis((found.reconstruction + 1) / 2, 1, -1)
+                scored = mse.compute(predictions=unit, references=images, resamples=1, return_samples=True)
+                errors[rows] = scored["samples"]["reconstruction_mse"]
+            segments.append(found.segments)
+            losses.append(found.losses)
+    order = np.argsort(np.concatenate([np.flatnonzero(wanted), np.flatnonzero(~wanted)]))
     scores = np.full(len(split), np.nan)
-    return ScenePredictions(split.ids, np.concatenate(segments), np.concatenate(losses), np.asarray(errors), scores)
+    return ScenePredictions(split.ids, np.concatenate(segments)[order], np.concatenate(losses)[order], errors, scores)
 
 
 def segmentation_numbers(segments: np.ndarray, true: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
@@ -57,15 +65,19 @@ def score(predicted: ScenePredictions, split: SceneSplit) -> tuple[dict[str, Any
     """The headline numbers of a split, and the details behind them; fills in `predicted.foreground_scores`.
 
     Numbers: `loss, adjusted_rand_index, foreground_adjusted_rand_index, mean_iou, foreground_mean_iou,
-    mean_best_overlap, reconstruction_mse, samples`, with 95 % intervals over the scenes, as far as there are masks.
+    mean_best_overlap, reconstruction_mse, samples`, with 95 % intervals over the scenes, as far as there are masks;
+    `reconstructed`, where not all scenes were.
     Details: `histogram`, `by_objects`, `by_size`, `slots`.
     """
+    errors = predicted.squared_errors[~np.isnan(predicted.squared_errors)]
     numbers: dict[str, Any] = {
         "loss": float(predicted.losses.mean(dtype=np.float64)),
-        "reconstruction_mse": float(predicted.squared_errors.mean()),
-        "reconstruction_mse_interval": interval(predicted.squared_errors),
+        "reconstruction_mse": float(errors.mean()),
+        "reconstruction_mse_interval": interval(errors),
         "samples": len(predicted),
     }
+    if len(errors) < len(predicted):
+        numbers["reconstructed"] = len(errors)
     known = np.flatnonzero(split.has_mask)
     if not len(known):
         return numbers, {}

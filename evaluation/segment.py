@@ -1,4 +1,4 @@
-"""Split your own pictures into slots: masks, reconstructions and slots of a trained Slot Attention run.
+"""Split your own pictures into slots: masks, reconstructions and slots of a trained run of slotattn or slotdiff.
 
     python -m evaluation.segment runs/slotattn/plain64 picture.png --out masks
     python -m evaluation.segment runs/slotattn/plain64 *.jpg --out masks --num-slots 8
@@ -6,8 +6,8 @@
 The central square of a picture is looked at, at the size that the run was trained on. For each picture there is written
 
     NAME_mask.png     a palette image of the picture's size; its index is the slot, 255 is what was not looked at
-    NAME_slots.npz    slots [K, D], masks [K, S, S] (they sum to 1), contents [K, S, S, 3], reconstruction [S, S, 3],
-                      segments [S, S], box (left, upper, right, lower of the square)
+    NAME_slots.npz    slots [K, D], masks [K, S, S] (they sum to 1), contents [K, S, S, 3] (of slotdiff the picture),
+                      reconstruction [S, S, 3], segments [S, S], box (left, upper, right, lower of the square)
     NAME_sheet.png    the square, its masks, the reconstruction, and each slot by itself
 """
 
@@ -32,11 +32,13 @@ from data.clevrtex import image_processor, square
 from data.image_decoding import BadImage, open_rgb
 from training.scene_pictures import PALETTE, paint, sheet
 
+from .families import family_module
 from .options import Options
 from .runs import Run, RunError, load_run, write_atomically
 from .scene_gallery import slot_pictures
 from .scene_model import SceneModel, Segmentation, picture_id
 
+SLOT_FAMILIES = ("slotattn", "slotdiff")
 OUTSIDE = 255  # index of a mask where the picture was not looked at
 LARGEST = 1024  # masks are interpolated up to this side, and enlarged by whole pixels beyond
 
@@ -69,7 +71,7 @@ class Segmenter:
     """A run's model, and what it makes of pictures.
 
     Args:
-        run: of the family slotattn.
+        run: of the family slotattn or slotdiff.
         options: device and batch size.
         num_slots: K, where another than in training; only with sampled slots.
         centre_crop: side of the central square as a share of a picture's short side, in (0, 1]; default as in
@@ -77,9 +79,10 @@ class Segmenter:
     """
 
     def __init__(self, run: Run, options: Options, num_slots: int | None = None, centre_crop: float | None = None):
-        if run.family != "slotattn":
-            raise RunError(f"{run.folder}: is a run of the family {run.family!r}; masks come from one of slotattn.")
-        self.model = SceneModel(run, options)
+        if run.family not in SLOT_FAMILIES:
+            known = " or ".join(SLOT_FAMILIES)
+            raise RunError(f"{run.folder}: is a run of the family {run.family!r}; masks come from one of {known}.")
+        self.model: SceneModel = family_module(run).scene_model(run, options)
         self.num_slots, self.centre_crop = num_slots, centre_crop
 
     def __call__(self, path: Path) -> tuple[Square, Segmentation]:
@@ -157,7 +160,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="a run folder of the family slotattn")
+    parser.add_argument("run", type=Path, help="a run folder of the family slotattn or slotdiff")
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="picture files")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where masks and slots go")
     parser.add_argument("--num-slots", type=int, metavar="K", help="another number of slots than in training")

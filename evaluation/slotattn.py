@@ -9,9 +9,11 @@ from .runs import Run
 from .scene_evaluation import evaluate_scenes, settings
 from .scene_model import SceneModel
 
-__all__ = ["evaluate", "settings"]
+__all__ = ["evaluate", "scene_model", "settings"]
+
+scene_model = SceneModel
 
 
 def evaluate(run: Run, options: Options) -> dict[str, Any]:
     """Scores, gallery and compositional generation of one run; see `scene_evaluation.evaluate_scenes`."""
-    return evaluate_scenes(run, options, SceneModel(run, options))
+    return evaluate_scenes(run, options, scene_model(run, options))

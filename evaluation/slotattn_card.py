@@ -7,9 +7,9 @@ from .observations import points
 from .runs import Run
 from .scene_data import is_generated
 from .scene_observations import close_split
-from .scene_report import MEASURES, PANELS
+from .scene_report import MEASURES, PANELS, data_name
 from .scene_scores import FOREGROUND
-from .slotattn_report import data_name, describe
+from .slotattn_report import describe
 
 USAGE = """\
 from PIL import Image
@@ -58,7 +58,7 @@ def card_content(run: Run) -> CardContent:
         intended_use="Teaching, and experiments with object-centric learning. Images should look like those it was "
         "trained on: a few objects on one floor, seen from the same height. Where this project is installed, "
         "`python -m evaluation.segment FOLDER PICTURE... --out FOLDER` writes masks and slots of any pictures.",
-        limits=_limits(run, generated),
+        limits=common_limits(run, generated),
         dataset_name=data_name(run),
         dataset_type="generated" if generated else "imagefolder",
         measures=MEASURES,
@@ -96,7 +96,8 @@ def _procedure(run: Run, generated: bool) -> str:
     )
 
 
-def _limits(run: Run, generated: bool) -> list[str]:
+def common_limits(run: Run, generated: bool) -> list[str]:
+    """What every model that splits scenes into slots cannot do."""
     config = run.config
     limits = [
         f"Every picture is split into {config.get('num_slots')} slots, whether it has as many objects or not, and "

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import sections
 from .report import Report, duration
 from .runs import Run
 from .scene_observations import observe_scenes
-from .scene_report import PANELS, PUBLISHED_FIGURES, common_sections, headline, number_figures, save_galleries
+from .scene_report import (
+    PANELS,
+    PUBLISHED_FIGURES,
+    common_sections,
+    data_name,
+    footer,
+    headline,
+    number_figures,
+    save_galleries,
+)
 
 __all__ = [
     "PANELS",
     "PUBLISHED_FIGURES",
     "build_report",
-    "data_name",
     "describe",
     "number_figures",
     "observe",
@@ -27,12 +34,6 @@ ENCODERS = {"cnn": "convolutions of 5x5", "resnet18": "ResNet-18 with group norm
 def observe(run: Run) -> list[str]:
     """The sentences of the report and the card."""
     return observe_scenes(run)
-
-
-def data_name(run: Run) -> str:
-    """The data set by its last path component, or what the renderer draws."""
-    difficulty = (run.recipe.get("data") or {}).get("difficulty", "textured")
-    return sections.data_name(run, f"generated scenes ({difficulty})")
 
 
 def describe(run: Run) -> str:
@@ -58,7 +59,5 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         lead=describe(run),
         headline=headline(run),
         sections=common_sections(run, pictures),
-        footer=f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
-        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}. Pictures in this file come "
-        "from the data set: mind its licence before passing the file on.",
+        footer=footer(run),
     )

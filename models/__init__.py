@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification,
 
 from .configuration_resnet import ResNet6n2Config
 from .configuration_slot_attention import SlotAttentionConfig
+from .configuration_slot_diffusion import SlotDiffusionConfig
 from .configuration_slot_unet import SlotUNetConfig
 from .configuration_text2math import Text2MathConfig
 from .configuration_vqvae import VQVAEConfig
@@ -15,6 +16,7 @@ from .modeling_slot_attention import (
     SlotAttentionModelOutput,
     SlotAttentionPreTrainedModel,
 )
+from .modeling_slot_diffusion import SlotDiffusionModel, SlotDiffusionOutput
 from .modeling_slot_unet import SlotUNetCache, SlotUNetModel, SlotUNetOutput
 from .modeling_text2math import (
     Text2MathForProgramGeneration,
@@ -31,6 +33,7 @@ from .normalization import (
     LayerNorm2d,
     build_norm,
 )
+from .pipeline_slot_diffusion import SlotDiffusionPipeline, SlotDiffusionPipelineOutput
 from .scheduling_ddpm import LatentDDPMScheduler
 from .slot_attention import SlotAttention
 from .slot_decoders import SpatialBroadcastDecoder
@@ -43,6 +46,8 @@ AutoConfig.register(SlotAttentionConfig.model_type, SlotAttentionConfig)
 AutoModel.register(SlotAttentionConfig, SlotAttentionAutoencoder)
 AutoConfig.register(VQVAEConfig.model_type, VQVAEConfig)
 AutoModel.register(VQVAEConfig, VQVAEModel)
+AutoConfig.register(SlotDiffusionConfig.model_type, SlotDiffusionConfig)
+AutoModel.register(SlotDiffusionConfig, SlotDiffusionModel)
 AutoConfig.register(SlotUNetConfig.model_type, SlotUNetConfig)
 AutoModel.register(SlotUNetConfig, SlotUNetModel)
 AutoConfig.register(Text2MathConfig.model_type, Text2MathConfig)
@@ -67,6 +72,11 @@ __all__ = [
     "SlotAttentionModel",
     "SlotAttentionModelOutput",
     "SlotAttentionPreTrainedModel",
+    "SlotDiffusionConfig",
+    "SlotDiffusionModel",
+    "SlotDiffusionOutput",
+    "SlotDiffusionPipeline",
+    "SlotDiffusionPipelineOutput",
     "SlotUNetCache",
     "SlotUNetConfig",
     "SlotUNetModel",

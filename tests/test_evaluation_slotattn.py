@@ -112,7 +112,7 @@ def test_a_second_evaluation_takes_what_is_stored(copy, capsys, monkeypatch):
     history.write_text(history.read_text().replace("0.6", "0.7"))
     monkeypatch.setattr("evaluation.scene_evaluation.predict", lambda *_: pytest.fail("predicted again"))
     monkeypatch.setattr(SlotLibrary, "build", lambda *_: pytest.fail("clustered again"))
-    monkeypatch.setattr(composition, "_features", lambda *_: pytest.fail("features computed again"))
+    monkeypatch.setattr(composition, "features_of", lambda *_: pytest.fail("features computed again"))
     assert evaluate_all.main([str(run), *CALL]) == 0
     after = metrics_of(run)
     assert after["metrics"] == before["metrics"]

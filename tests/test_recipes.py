@@ -70,3 +70,26 @@ def test_the_courseworks_slot_attention_has_11_slots_at_128_and_the_published_on
     clevr = load_recipe(RECIPES / "slotattn" / "clevr.yaml")
     assert clevr.model["num_slots"] == clevr.data["max_objects"] + 1 == 7
     assert (clevr.training["warmup_steps"], clevr.training["halve_lr_every"]) == (10_000, 100_000)
+
+
+def test_the_courseworks_slot_diffusion_has_its_chain_rates_and_schedule():
+    recipe = load_recipe(RECIPES / "slotdiff" / "coursework.yaml")
+    config = task_class("slotdiff")(recipe).config
+    assert (config.num_slots, config.image_size, config.latent_shape) == (11, 128, (3, 32, 32))
+    chain = (config.num_train_timesteps, config.beta_start, config.beta_end, config.beta_schedule)
+    assert chain == (1000, 0.0015, 0.0195, "linear")
+    training = recipe.training
+    rate, share = training["learning_rate"], training["lr_multipliers"]
+    assert rate == 2e-4 and {rate * share[f"slots_{part}"] for part in ("decay", "no_decay")} == {1e-4}
+    assert (training["max_grad_norm"], training["warmup_steps"], training["lr_scheduler_type"]) == (1.0, 0.05, "cosine")
+    assert (training["per_device_train_batch_size"], training["weight_decay"]) == (64, 0)
+    paper = task_class("slotdiff")(load_recipe(RECIPES / "slotdiff" / "slotdiffusion.yaml")).config
+    assert paper.beta_schedule == "scaled_linear" and paper.unet_config.residual_form
+
+
+@pytest.mark.parametrize("name", ["tiny", "plain64"])
+def test_slot_diffusion_has_the_scenes_of_its_autoencoder_and_of_slot_attention(name):
+    recipes = {family: load_recipe(RECIPES / family / f"{name}.yaml") for family in ("slotdiff", "vae", "slotattn")}
+    assert recipes["slotdiff"].data == recipes["vae"].data == recipes["slotattn"].data
+    assert recipes["slotdiff"].training["vae_recipe"] == f"recipes/vae/{name}.yaml"
+    assert recipes["vae"].model["ema_decay"] == 0.99 and recipes["vae"].model["revive_after"] > 0

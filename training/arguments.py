@@ -17,8 +17,8 @@ class RunArguments(TrainingArguments):
         precision: `auto` (bf16 autocast where the machine has native bf16), `bf16` or `fp32`.
         memory_format: `auto` (channels_last for convolutional nets), `channels_last` or `contiguous`.
         lr_multipliers: learning rate of a named parameter group relative to `learning_rate`.
-        group_weight_decay: weight decay of a named parameter group, where it is not `weight_decay` (group
-            `decay`) or 0 (every other group).
+        group_weight_decay: weight decay of a named parameter group, where it is not `weight_decay` (`decay`, and
+            `x_decay` of a part x of the model) or 0 (every other group).
         halve_lr_every: steps in which the learning rate falls to half, smoothly from the first step on and beside the
             warm-up; 0 for never. Goes with `lr_scheduler_type: constant_with_warmup`.
         ema_decay: decay of an exponential moving average of the weights in [0, 1), 0 for none. Where it is on,

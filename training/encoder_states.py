@@ -1,7 +1,5 @@
 """States of a frozen text encoder, computed once and kept on disk."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from data.dataset_cache import built, cache_root
+from training.digests import json_digest, weights_digest
 
 VERSION = 1
 BATCH = 64
@@ -46,8 +45,9 @@ class EncoderStates:
         ids = [i for split in dataset.values() for i in split["id"]]
         problems = [text for split in dataset.values() for text in split["problem"]]
         tokens = tokenizer(problems)["input_ids"]
-        description = {"version": VERSION, "tokens": _digest(tokens), "ids": _digest(ids), "encoder": _weights(model)}
-        key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
+        description = {"version": VERSION, "tokens": json_digest(tokens), "ids": json_digest(ids)}
+        description["encoder"] = weights_digest(model.encoder)
+        key = json_digest(description)[:16]
 
         def build(folder: Path) -> None:
             print(f"encoding {len(problems)} problems once", flush=True)
@@ -73,15 +73,3 @@ def _build(folder: Path, model: PreTrainedModel, tokenizer: Any, problems: list[
             values[ends[i] - lengths[i] : ends[i]] = row[: lengths[i]]
     values.flush()
     np.save(folder / "ends.npy", ends)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _weights(model: PreTrainedModel) -> str:
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.encoder.state_dict().items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()

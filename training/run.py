@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
 from training import checkpoints
@@ -34,6 +35,7 @@ def check_batch(task: Task) -> None:
 
 def build_trainer(task: Task, model: PreTrainedModel, run_folder: Path) -> FamilyTrainer:
     """The Trainer of a task, its data and model; makes the run folder's `checkpoints/`."""
+    AcceleratorState._reset_state()  # the run before this one in the same process may have had another precision
     clock = EpochClock()
     return task.trainer_class(
         model=model,

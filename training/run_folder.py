@@ -64,6 +64,10 @@ class RunFolder:
     def _has_report(self) -> bool:
         return any(self.path.glob("non_finite_*.json"))
 
+    def differences(self, recipe: Recipe) -> list[str]:
+        """In what `recipe` is another experiment than the one that the folder holds: lines, none if it is the same."""
+        return recipe.differences(_without_free(load_recipe(self.path / RECIPE), recipe))
+
     def claim(self, recipe: Recipe, *, overwrite: bool = False) -> None:
         """Make the folder this recipe's: fresh, or the same experiment's continuation.
 
@@ -74,7 +78,7 @@ class RunFolder:
         if overwrite:
             self._clear()
         elif saved.is_file():
-            differences = recipe.differences(_without_free(load_recipe(saved), recipe))
+            differences = self.differences(recipe)
             if differences:
                 raise RunError(
                     f"{self.path} holds another experiment ({'; '.join(differences[:4])}); "

@@ -1,201 +1,41 @@
 """The task of the Slot Attention autoencoder: scenes in; masks, reconstructions and slots out (experiment S1)."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
-from huggingface_hub.errors import StrictDataclassError
-from PIL import Image
 from torch import Tensor
-from transformers import BitImageProcessor, PreTrainedModel
-from transformers.integrations import TensorBoardCallback
+from transformers import PreTrainedModel
 
-import metrics
-from data.clevrtex import ClevrtexData, image_processor, load_clevrtex, masks_of, pixels_of
-from models import SlotAttentionAutoencoder, SlotAttentionConfig
-from training.arguments import RunArguments
+from models import SlotAttentionAutoencoder, SlotAttentionAutoencoderOutput, SlotAttentionConfig
 from training.errors import RunError
-from training.scene_pictures import SHEET_COLUMNS, scene_sheet, to_pixels
-from training.slot_noise import EVALUATION_STREAM, slot_noise
-from training.tasks import Task, build_dataclass
-from training.trainer import SAMPLE_IDS, FamilyTrainer
-
-COLUMNS = ["pixels", "mask", "has_mask", "id"]
-MEASURES = ("adjusted_rand_index", "foreground_adjusted_rand_index")
-TRUE_MASKS, HAS_MASK = "true_masks", "has_mask"  # in a batch of evaluation; they do not go into the model
+from training.scene_task import SceneCollator, SceneTrainer, SegmentationTask
 
 
-@dataclass
-class SlotAttentionArguments(RunArguments):
-    """[`training.arguments.RunArguments`], and:
+class SlotAttentionTrainer(SceneTrainer):
+    """Evaluates by the squared error of the reconstructions."""
 
-    Args:
-        progress_pictures: validation scenes that are drawn at each evaluation, to `progress/` of the run folder and
-            to TensorBoard where `report_to` names it; 0 for none.
-    """
-
-    eval_accumulation_steps: int | None = 8  # the label maps of a split need not all stay on a GPU
-    progress_pictures: int = 8
-
-    def __post_init__(self):
-        if self.early_stopping_patience or self.load_best_model_at_end:
-            self.metric_for_best_model = self.metric_for_best_model or "val_foreground_adjusted_rand_index"
-        super().__post_init__()
-        if not 0 <= self.progress_pictures <= 64:
-            raise RunError(f"training.progress_pictures must be in [0, 64], not {self.progress_pictures}")
-
-
-class SceneCollator:
-    """Rows of scenes -> pixel values in [-1, 1], slot noise, and in evaluation the true masks.
-
-    Args:
-        processor: of the run; holds mean and standard deviation of the pixels.
-        noise_shape: (num_slots, slot_size) of sampled slots, None where the slots are learned.
-        seed: of the noise.
-        epoch: the shared clock of the Trainer in training, None in evaluation.
-    """
-
-    def __init__(
-        self,
-        processor: BitImageProcessor,
-        noise_shape: tuple[int, int] | None,
-        seed: int = 0,
-        epoch: Tensor | None = None,
-    ):
-        self.mean, self.std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-        self.noise_shape, self.seed, self.epoch = noise_shape, seed, epoch
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows with `pixels`, `mask`, `has_mask`, `id` -> pixel_values float32 [B, 3, S, S] laid out channels_last,
-        slot_noise [B, K, D], sample_ids, and in evaluation true_masks uint8 [B, S, S] (0 where a row has none) and
-        has_mask uint8 [B]."""
-        ids = [int(row["id"]) for row in rows]
-        pixels = torch.from_numpy(pixels_of(rows).copy())  # [B, S, S, 3]
-        batch = {"pixel_values": ((pixels.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2), SAMPLE_IDS: ids}
-        if self.noise_shape is not None:
-            stream = EVALUATION_STREAM if self.epoch is None else int(self.epoch)
-            batch["slot_noise"] = slot_noise(ids, stream, *self.noise_shape, self.seed)
-        if self.epoch is None:
-            has_mask = [bool(row["has_mask"]) for row in rows]
-            masks = np.zeros(pixels.shape[:3], dtype=np.uint8)
-            if any(has_mask):
-                masks[has_mask] = masks_of([row for row in rows if row["has_mask"]])
-            batch |= {TRUE_MASKS: torch.from_numpy(masks), HAS_MASK: torch.tensor(has_mask, dtype=torch.uint8)}
-        return batch
-
-
-class SceneTrainer(FamilyTrainer):
-    """Evaluates segmentations: a loss and a label map per sample, and a sheet of pictures per evaluation."""
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """(loss, (losses [B], slot of each pixel uint8 [B, H, W]), (true masks [B, H, W], has_mask [B])) of a batch."""
-        inputs = self._prepare_inputs(inputs)
-        true = inputs.pop(TRUE_MASKS), inputs.pop(HAS_MASK)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**inputs)
+    def losses_of(self, output: SlotAttentionAutoencoderOutput, inputs: dict[str, Any]) -> Tensor:
         squared = (output.reconstruction - inputs["pixel_values"]).float().square()
-        losses = squared.mean(dim=(2, 3)).sum(dim=1)  # summed over the channels, as the coursework's loss
-        return output.loss.detach(), (losses, output.masks.argmax(dim=1).to(torch.uint8)), true
+        return squared.mean(dim=(2, 3)).sum(dim=1)  # summed over the channels, as the coursework's loss
 
-    def evaluation_loop(self, *args, **kwargs):
-        """The library's loop; after that of `val` the pictures of this step are drawn."""
-        result = super().evaluation_loop(*args, **kwargs)
-        if kwargs.get("metric_key_prefix") == "eval_val" and self.args.progress_pictures:
-            if self.is_world_process_zero():
-                with self.averaged_weights():
-                    self._draw_progress()
-            self.accelerator.wait_for_everyone()
-        return result
-
-    @torch.no_grad()
-    def _draw_progress(self) -> None:
-        """Write progress/step_XXXXXX.png: scenes evenly spaced over the validation split, the same every time."""
-        split = self.eval_dataset["val"]
-        count = min(self.args.progress_pictures, len(split))
-        rows = [split[int(i)] for i in np.linspace(0, len(split) - 1, count).round()]
-        inputs = self._prepare_inputs(self.data_collator(rows))
-        true = inputs.pop(TRUE_MASKS).cpu().numpy()
-        known = bool(inputs.pop(HAS_MASK).all())
-        model = self.accelerator.unwrap_model(self.model).eval()
-        with self.compute_loss_context_manager():
-            output = model(**inputs)
-        predicted = output.masks.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        reconstructions = to_pixels(output.reconstruction)
-        drawn = scene_sheet(to_pixels(inputs["pixel_values"]), true if known else None, predicted, reconstructions)
-        folder = self.run_folder / "progress"
-        folder.mkdir(exist_ok=True)
-        buffer = BytesIO()
-        Image.fromarray(drawn).save(buffer, "PNG", optimize=True)
-        (folder / f"step_{self.state.global_step:06d}.png").write_bytes(buffer.getvalue())
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                tag = f"val/{SHEET_COLUMNS}"
-                callback.tb_writer.add_image(tag, drawn, self.state.global_step, dataformats="HWC")
+    def pictures_of(self, model: PreTrainedModel, output: SlotAttentionAutoencoderOutput) -> Tensor:
+        return output.reconstruction
 
 
-class SlotAttentionTask(Task):
-    """Reconstruct the scenes of CLEVRTex, of a user's folder, or of the embedded renderer, slot by slot."""
+class SlotAttentionTask(SegmentationTask):
+    """Reconstruct scenes slot by slot."""
 
     family = "slotattn"
     model_class = SlotAttentionAutoencoder
     config_class = SlotAttentionConfig
-    data_class = ClevrtexData
-    arguments_class = SlotAttentionArguments
-    trainer_class = SceneTrainer
-    aliases = {"seed": "training.seed", "image_size": "data.image_size"}
-    convolutional = True
+    trainer_class = SlotAttentionTrainer
 
-    def __init__(self, recipe):
-        super().__init__(recipe)
-        self.config = self._build_config()
-        recipe.data.setdefault("image_size", self.config.image_size)
-        self.data_fields: ClevrtexData = build_dataclass(ClevrtexData, recipe.data, "data", recipe.source)
-        self._check_fit()
-
-    def _build_config(self) -> SlotAttentionConfig:
-        """The config that the recipe's group model describes; its image_size is that of the data where not given."""
-        fields = {key: value for key, value in self.recipe.model.items() if key != "num_labels"}
-        if "image_size" in self.recipe.data:
-            fields.setdefault("image_size", self.recipe.data["image_size"])
-        try:
-            return SlotAttentionConfig(**fields)
-        except (TypeError, ValueError, StrictDataclassError) as error:
-            raise RunError(f"{self.recipe.source}, group model: {' '.join(str(error).split())}") from error
-
-    def _check_fit(self) -> None:
-        """RunError where the net's size or number of slots does not fit the data."""
-        fields, config, source = self.data_fields, self.config, self.recipe.source
-        if config.image_size != fields.image_size:
+    def check_fit(self) -> None:
+        self.check_slots(self.config.num_slots)
+        if self.config.num_channels != 3:
             raise RunError(
-                f"{source}: model.image_size is {config.image_size}, but data.image_size is {fields.image_size}; "
-                "set both to the same, or leave one out"
+                f"{self.recipe.source}: model.num_channels is {self.config.num_channels}, but the pictures have 3"
             )
-        name = "max_objects" if fields.path else "max_objects_drawn"
-        most = getattr(fields, name)
-        if config.num_slots < most + 1:
-            raise RunError(
-                f"{source}: model.num_slots is {config.num_slots}, but scenes may have {most} objects and a "
-                f"background; set model.num_slots to at least {most + 1}, or data.{name} to {config.num_slots - 1}"
-            )
-        if config.num_channels != 3:
-            raise RunError(f"{source}: model.num_channels is {config.num_channels}, but the pictures have 3")
-
-    @cached_property
-    def datasets(self) -> DatasetDict:
-        splits = load_clevrtex(self.data_fields, need=("train", "val"))
-        return DatasetDict({name: split.select_columns(COLUMNS) for name, split in splits.items()})
-
-    def final_splits(self) -> dict[str, Dataset]:
-        """Of train the part that was evaluated all along: its masks are not trained on, so the rest says no more."""
-        return {**self.datasets, "train": self.evaluation_splits()["train"]}
-
-    @cached_property
-    def processor(self) -> BitImageProcessor:
-        return image_processor(self.data_fields.image_size)
 
     def build_model(self) -> PreTrainedModel:
         torch.manual_seed(self.arguments.seed)  # variants of a study start from the same weights
@@ -205,19 +45,3 @@ class SlotAttentionTask(Task):
         sampled = self.config.slot_init == "sampled"
         shape = (self.config.num_slots, self.config.slot_size) if sampled else None
         return SceneCollator(self.processor, shape, self.arguments.seed, epoch)
-
-    @cached_property
-    def _metric(self) -> Any:
-        return metrics.load("adjusted_rand_index")
-
-    def compute_metrics(self, prediction) -> dict[str, float]:
-        """The mean loss over exactly the split's samples, and the adjusted Rand index over all pixels and over the
-        foreground, per image and then averaged, of the samples that have a mask."""
-        losses, predicted = prediction.predictions
-        true, has_mask = prediction.label_ids
-        result = {"loss": float(np.mean(losses, dtype=np.float64))}
-        rows = has_mask.astype(bool)
-        if rows.any():
-            found = self._metric.compute(predictions=predicted[rows], references=true[rows], resamples=1)
-            result |= {name: found[name] for name in MEASURES if found[name] is not None}
-        return result

@@ -9,6 +9,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,9 @@ from training.trainer import FamilyTrainer
 TASKS = {
     "resnet": "training.resnet:ResNetTask",
     "slotattn": "training.slotattn:SlotAttentionTask",
+    "slotdiff": "training.slotdiff:SlotDiffusionTask",
     "text2math": "training.text2math:Text2MathTask",
+    "vae": "training.vae:VQVAETask",
 }
 
 
@@ -37,6 +40,7 @@ class Task(ABC):
         trainer_class: the Trainer, where evaluating takes more than a forward pass.
         aliases: short command-line names, for example `{"r": "model.num_labels"}`.
         convolutional: whether channels_last pays.
+        rehearsal: set before a dry run: what only training needs may be missing then, and is not computed.
     """
 
     family: ClassVar[str]
@@ -47,6 +51,7 @@ class Task(ABC):
     trainer_class: ClassVar[type[FamilyTrainer]] = FamilyTrainer
     aliases: ClassVar[dict[str, str]] = {}
     convolutional: ClassVar[bool] = False
+    rehearsal: bool = False
 
     def __init__(self, recipe: Recipe):
         check_keys(recipe, self.known_fields())
@@ -60,6 +65,14 @@ class Task(ABC):
         data = {f.name for f in dataclasses.fields(cls.data_class)}
         training = {f.name for f in dataclasses.fields(cls.arguments_class)} - {"output_dir", "bf16", "fp16"}
         return {"model": model, "data": data, "training": training}
+
+    def prerequisites(self, runs: Path) -> list[Recipe]:
+        """The runs that this one starts from and that have not finished yet, each to be in `runs`/<family>/<name>.
+
+        Raises:
+            RunError: such a run is there, but is another experiment.
+        """
+        return []
 
     @property
     @abstractmethod

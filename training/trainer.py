@@ -132,7 +132,8 @@ class FamilyTrainer(Trainer):
             parameters = {n: p for n, p in target.named_parameters() if p.requires_grad}
             groups = []
             for name, members in self.model.parameter_groups().items():
-                decay = self.args.group_weight_decay.get(name, self.args.weight_decay if name == "decay" else 0.0)
+                decays = name.split("_")[-1] == "decay" and "no" not in name.split("_")
+                decay = self.args.group_weight_decay.get(name, self.args.weight_decay if decays else 0.0)
                 rate = self.args.learning_rate * self.args.lr_multipliers.get(name, 1.0)
                 params = [parameters[m] for m in members if m in parameters]
                 if params:

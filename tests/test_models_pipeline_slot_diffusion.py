@@ -1,0 +1,294 @@
+"""Sampling of slot diffusion: against the papers' equations written out, other schedulers driven by hand, bad input."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from PIL import Image
+from small_slot_diffusion import build, images
+from transformers import BitImageProcessor
+
+from models import SlotDiffusionPipeline, SlotUNetModel
+
+QUIET = {"progress_bar": False}
+
+
+def slots_for(count: int, slots: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, slots, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def noise_of(seed: int, stream: int, sample_id: int) -> torch.Generator:
+    """The contract of a sample's noise: 1 is the stream of latents, 2 that of slots."""
+    state = np.random.SeedSequence([seed, stream, sample_id]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+@pytest.fixture(scope="module")
+def short():
+    """A chain of 30 steps."""
+    return SlotDiffusionPipeline(build(num_train_timesteps=30, beta_end=0.2, latent_scale=0.7))
+
+
+# --- Against the equations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [30, 10])
+def test_ancestral_sampling_is_algorithm_2(short, steps):
+    model, slots = short.model, slots_for(2)
+    made = short(slots, seed=11, sample_ids=[5, 2], num_inference_steps=steps, **QUIET)
+
+    betas = np.linspace(0.0015, 0.2, 30)
+    abar = np.cumprod(1 - betas)
+    times = [i * (30 // steps) for i in range(steps)][::-1]
+    expected = []
+    for row, sample_id in enumerate([5, 2]):
+        generator = noise_of(11, 1, sample_id)
+        x = torch.randn(3, 4, 4, generator=generator)[None]
+        for t, before in zip(times, [*times[1:], None], strict=True):
+            with torch.no_grad():
+                epsilon = model.unet(x, t, slots[row : row + 1]).sample
+            a_t, a_before = abar[t], 1.0 if before is None else abar[before]
+            alpha = a_t / a_before
+            mean = (x - (1 - alpha) / (1 - a_t) ** 0.5 * epsilon) / alpha**0.5  # equation 11
+            deviation = ((1 - a_before) / (1 - a_t) * (1 - alpha)) ** 0.5  # section 3.2
+            x = mean if before is None else mean + deviation * torch.randn(1, 3, 4, 4, generator=generator)
+        expected.append(x)
+    latents = torch.cat(expected)
+    torch.testing.assert_close(made.latents, latents, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        pictures = model.vae.decode(latents / 0.7).clamp(-1, 1)
+    torch.testing.assert_close(made.images, pictures, rtol=1e-3, atol=1e-3)
+    assert torch.equal(made.slots, slots) and made.masks is None
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmsolver++"])
+def test_other_samplers_are_the_librarys_driven_by_hand(name):
+    pipeline, slots = SlotDiffusionPipeline(build()), slots_for(3)
+    made = pipeline(slots, seed=4, scheduler=name, num_inference_steps=7, batch_size=2, **QUIET)
+    fields = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.0015,
+        "beta_end": 0.0195,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+    }
+    if name == "ddim":
+        scheduler = DDIMScheduler(**fields, clip_sample=False, steps_offset=0)
+    else:
+        scheduler = DPMSolverMultistepScheduler(**fields, algorithm_type="dpmsolver++", steps_offset=0)
+    scheduler.set_timesteps(7)
+    x = torch.stack([torch.randn(3, 4, 4, generator=noise_of(4, 1, i)) for i in range(3)])
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(pipeline.model.unet(x, t, slots).sample, t, x).prev_sample
+    torch.testing.assert_close(made.latents, x, rtol=1e-3, atol=1e-4)
+
+
+def test_an_instance_of_another_scheduler_with_noise_of_its_own(short):
+    slots = slots_for(3)
+    ours = short(slots, seed=2, **QUIET)
+    library = DDPMScheduler(30, beta_start=0.0015, beta_end=0.2, clip_sample=False, timestep_spacing="leading")
+    theirs = short(slots, seed=2, scheduler=library, num_inference_steps=30, **QUIET)
+    torch.testing.assert_close(ours.latents, theirs.latents, rtol=1e-3, atol=1e-4)
+    assert library.num_inference_steps is None  # as it was
+    with pytest.raises(ValueError, match="give num_inference_steps, or a DDPMScheduler on which set_timesteps"):
+        short(slots, scheduler=library, **QUIET)
+    library.set_timesteps(30)
+    assert torch.equal(theirs.latents, short(slots, seed=2, scheduler=library, **QUIET).latents)
+    heun = HeunDiscreteScheduler(30, beta_start=0.0015, beta_end=0.2, beta_schedule="linear")
+    assert short(slots, scheduler=heun, num_inference_steps=3, **QUIET).latents.isfinite().all()
+
+
+def test_numbers_of_steps(short, monkeypatch):
+    times, own = [], SlotUNetModel.forward
+
+    def counted(self, sample, timestep, *args, **kwargs):
+        times.append(int(timestep))
+        return own(self, sample, timestep, *args, **kwargs)
+
+    monkeypatch.setattr(SlotUNetModel, "forward", counted)
+    for name, steps in (("ddpm", 30), ("ddim", 30), ("dpmsolver++", 20)):  # at most the length of the chain
+        times.clear()
+        short(slots_for(1), scheduler=name, **QUIET)
+        assert len(times) == steps and times == sorted(times, reverse=True), name
+    times.clear()
+    short(slots_for(1), num_inference_steps=1, **QUIET)
+    assert times == [0]
+
+
+# --- What a picture depends on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "dpmsolver++"])
+def test_neither_batch_size_nor_company_change_a_picture(short, scheduler):
+    options = {"seed": 3, "scheduler": scheduler, **QUIET}
+    slots = slots_for(5)
+    whole = short(slots, **options)
+    for batch_size in (1, 2):
+        parts = short(slots, batch_size=batch_size, **options)
+        torch.testing.assert_close(parts.latents, whole.latents, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(parts.images, whole.images, rtol=1e-4, atol=1e-4)
+    alone = short(slots[[4, 1]], sample_ids=[4, 1], **options)
+    torch.testing.assert_close(alone.latents, whole.latents[[4, 1]], rtol=1e-4, atol=1e-5)
+
+
+def test_seed_and_sample_id_choose_the_noise(short):
+    slots = slots_for(1).expand(3, -1, -1)
+    options = {"num_inference_steps": 3, **QUIET}
+    made = short(slots, sample_ids=[0, 1, 0], **options).latents
+    assert torch.equal(made[0], made[2]) and not torch.equal(made[0], made[1])
+    assert not torch.equal(short(slots, seed=1, **options).latents[0], made[0])
+    drawn = [short(slots, seed=torch.Generator().manual_seed(9), **options).latents for _ in range(2)]
+    assert torch.equal(*drawn)
+    generator = torch.Generator().manual_seed(9)
+    first, second = (short(slots, seed=generator, **options).latents for _ in range(2))
+    assert torch.equal(first, drawn[0]) and not torch.equal(first, second)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    short(slots, **options)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_nothing_is_dropped_out_after_training():
+    pipeline = SlotDiffusionPipeline(build(unet_config={"dropout": 0.5}))
+    options = {"num_inference_steps": 2, **QUIET}
+    expected = pipeline(slots_for(2), **options).latents
+    pipeline.model.train()
+    assert torch.equal(pipeline(slots_for(2), **options).latents, expected)
+
+
+def test_latents_to_begin_with(short):
+    slots = slots_for(2)
+    first = torch.stack([torch.randn(3, 4, 4, generator=noise_of(0, 1, i)) for i in range(2)])
+    assert torch.equal(short(slots, latents=first, **QUIET).latents, short(slots, **QUIET).latents)
+    other = short(slots, latents=torch.zeros(2, 3, 4, 4), **QUIET).latents
+    assert not torch.allclose(other, short(slots, **QUIET).latents)
+
+
+def test_what_slots_give_is_computed_once_per_batch(short, monkeypatch):
+    calls, own = [], SlotUNetModel.precompute
+
+    def counted(self, slots, timesteps):
+        calls.append((len(slots), len(timesteps)))
+        return own(self, slots, timesteps)
+
+    monkeypatch.setattr(SlotUNetModel, "precompute", counted)
+    short(slots_for(5), batch_size=2, num_inference_steps=4, **QUIET)
+    assert calls == [(2, 4), (2, 4), (1, 4)]
+
+
+# --- Images in, images out --------------------------------------------------------------------------------------------
+
+
+def test_from_an_image_by_way_of_its_slots(short):
+    given = images(3)
+    made = short(image=given, seed=6, batch_size=2, **QUIET)
+    noise = torch.stack([torch.randn(3, 8, generator=noise_of(6, 2, i)) for i in range(3)])
+    with torch.no_grad():
+        slots, attention = short.model.encode_slots(given, noise)
+    torch.testing.assert_close(made.slots, slots, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.masks, short.model.masks(attention), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.latents, short(slots=slots, seed=6, **QUIET).latents, rtol=1e-3, atol=1e-4)
+    assert short(image=given, num_slots=5, num_inference_steps=1, **QUIET).masks.shape == (3, 5, 16, 16)
+    fewer = short(slots=made.slots[:, :2], num_inference_steps=1, **QUIET)  # an object removed
+    assert fewer.slots.shape == (3, 2, 8)
+
+
+def test_learned_slots_have_their_number():
+    pipeline = SlotDiffusionPipeline(build(slot_config={"slot_init": "learned"}))
+    assert pipeline(image=images(), num_inference_steps=1, **QUIET).slots.shape == (2, 3, 8)
+    with pytest.raises(ValueError, match="num_slots=5: slot_init='learned' has 3"):
+        pipeline(image=images(), num_slots=5, num_inference_steps=1, **QUIET)
+
+
+def test_pictures_in_and_out(short):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    options = {"num_inference_steps": 2, **QUIET}
+    by_tensor = short(image=tensor, **options)
+    by_picture = short(image=Image.fromarray(pixels), **options)
+    torch.testing.assert_close(by_picture.slots, by_tensor.slots, rtol=1e-4, atol=1e-5)
+    wide = [Image.fromarray(pixels).resize((64, 32)), Image.fromarray(pixels).convert("L")]
+    drawn = short(image=wide, output_type="pil", **options)
+    assert [picture.size for picture in drawn.images] == [(16, 16)] * 2
+    as_tensor = short(image=wide, **options).images
+    assert as_tensor.shape == (2, 3, 16, 16) and as_tensor.abs().max() <= 1
+    expected = ((as_tensor[1] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(drawn.images[1]), expected.astype(np.uint8))
+
+
+def test_progress(short, capsys):
+    short(slots_for(3), num_inference_steps=4, batch_size=2)
+    assert "8/8" in capsys.readouterr().err
+    short(slots_for(3), num_inference_steps=4, **QUIET)
+    assert capsys.readouterr().err == ""
+
+
+def test_from_a_run_folder(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    options = {"slots": slots_for(2), "num_inference_steps": 2, **QUIET}
+    expected = model.pipeline()(**options).latents
+    pipeline = SlotDiffusionPipeline.from_pretrained(tmp_path)
+    torch.testing.assert_close(pipeline(**options).latents, expected, rtol=1e-4, atol=1e-5)
+    assert pipeline.processor.size["shortest_edge"] == 16
+    BitImageProcessor(image_mean=[0.25] * 3).save_pretrained(tmp_path)
+    half = SlotDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).to("cpu")
+    assert list(half.processor.image_mean) == [0.25] * 3 and half.device.type == "cpu"
+    made = half(**options)
+    assert made.latents.dtype == made.images.dtype == torch.float32
+    torch.testing.assert_close(made.latents, expected, rtol=0.1, atol=0.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pipeline(**options).latents, expected, rtol=0.1, atol=0.3)
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+def spoiled(count: int) -> torch.Tensor:
+    slots = slots_for(count)
+    slots[1, 0, 0] = float("nan")
+    return slots
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give either slots or image"),
+        ({"slots": slots_for(2), "image": images()}, "give either slots or image"),
+        ({"slots": spoiled(3)}, r"slots hold values that are not finite .* first in sample 1"),
+        ({"slots": torch.zeros(2, 3, 9)}, r"slots have shape \[2, 3, 9\]: they must be \[N, K, 8\]"),
+        ({"slots": torch.zeros(2, 8)}, r"slots have shape \[2, 8\]"),
+        ({"slots": torch.zeros(0, 3, 8)}, r"slots have shape \[0, 3, 8\]"),
+        ({"slots": slots_for(2), "num_slots": 4}, r"num_slots=4, but the slots given are 3"),
+        ({"image": images(2, 32)}, r"image has shape \[2, 3, 32, 32\]: it must be \[N, 3, 16, 16\]"),
+        ({"image": images() * float("inf")}, "image hold values that are not finite"),
+        ({"image": []}, "image must be a tensor"),
+        ({"image": "picture.png"}, "image must be a tensor"),
+        ({"slots": slots_for(2), "num_inference_steps": 0}, r"num_inference_steps=0 .* from 1 to 30"),
+        ({"slots": slots_for(2), "num_inference_steps": 31}, r"num_inference_steps=31 .* from 1 to 30"),
+        ({"slots": slots_for(2), "num_inference_steps": 2.5}, r"num_inference_steps=2.5 "),
+        ({"slots": slots_for(2), "num_inference_steps": 0, "scheduler": "ddim"}, "num_inference_steps=0"),
+        ({"slots": slots_for(2), "scheduler": "euler"}, r"scheduler='euler' .* ddpm, ddim, dpmsolver\+\+"),
+        ({"slots": slots_for(2), "batch_size": 0}, "batch_size=0"),
+        ({"slots": slots_for(2), "output_type": "np"}, "output_type='np'"),
+        ({"slots": slots_for(2), "seed": -1}, r"seed=-1 .* \[0, 2\^63\)"),
+        ({"slots": slots_for(2), "seed": 1.5}, r"seed=1.5"),
+        ({"slots": slots_for(2), "sample_ids": [1]}, "1 sample_ids for 2 samples"),
+        ({"slots": slots_for(2), "sample_ids": [1, -1]}, r"sample_ids has -1"),
+        ({"slots": slots_for(2), "latents": torch.zeros(2, 3, 8, 8)}, r"latents have shape .* \[2, 3, 4, 4\]"),
+    ],
+)
+def test_bad_input_is_one_clear_error(short, arguments, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        short(**arguments, **QUIET)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_damaged_weights_are_named():
+    model = build()
+    with torch.no_grad():
+        model.unet.conv_out.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="the latent of sample id 7 is not finite: the UNet's weights are damaged"):
+        SlotDiffusionPipeline(model)(slots_for(1), sample_ids=[7], num_inference_steps=2, **QUIET)
