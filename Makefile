@@ -2,7 +2,7 @@
 # Both set up .venv first: plain pip, versions pinned in constraints.txt.
 
 PYTHON ?= python3
-MODEL ?= resnet
+MODEL ?= slotdiff
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
