@@ -91,7 +91,7 @@ class _Task:
             "seconds": seconds,
             "errors": errors.mean(axis=0).tolist(),
             "mse": errors.mean(axis=1).tolist(),
-            "distance": [self.distance(drawn) for drawn in made] if self.metric else None,
+            "distance": [self.distance(drawn) for drawn in made] if self.metric is not None else None,
             "pictures": base64.b64encode(made[0][:SHOWN].tobytes()).decode(),
         }
 
@@ -120,7 +120,7 @@ def compare_samplers(
     images = chosen.images(np.arange(len(chosen)))
     slots = torch.from_numpy(model.slots(images, chosen.ids)).repeat(DRAWS, 1, 1)
     metric, missing = first_metric() if len(chosen) > 1 else (None, [])
-    name = metric.extractor.distance_name if metric else None
+    name = None if metric is None else metric.extractor.distance_name
     task = _Task(model, images, slots, references, metric)
     inputs = digest([], made_from, chosen.digest, references.digest, name, SEED, DRAWS, model.batch_size)
     rows = [

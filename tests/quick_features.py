@@ -15,6 +15,9 @@ class QuickMetric:
     extractor = SimpleNamespace(distance_name=NAME)
     config_name = "colours"
 
+    def __len__(self):  # as an `evaluate` module to which no batch was added: it is false where it is asked for a truth
+        return 0
+
     def extract(self, images):
         batch, size = len(images), images.shape[1] // 2
         parts = images.reshape(batch, 2, size, 2, size, 3).mean(axis=(2, 4)) / 255
