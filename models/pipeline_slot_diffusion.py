@@ -110,8 +110,8 @@ class SlotDiffusionPipeline:
             image: [N, 3, H, W] in [-1, 1] of the model's size, or pictures of any size.
             seed: of all noise, in [0, 2^63); a generator gives one by one draw.
             sample_ids: N integers in [0, 2^40), default 0, 1, …; samples of the same id get the same noise.
-            num_inference_steps: from 1 to T. Default: 1000 (T where that is less), 50 and 20, in the order of
-                `scheduler`'s names; of an instance those that it is set to.
+            num_inference_steps: from 1 to T, for `"dpmsolver++"` to T - 1. Default: 1000, 50 and 20 in the order of
+                `scheduler`'s names (the most where that is less); of an instance those that it is set to.
             scheduler: `"ddpm"` (ancestral, ours), `"ddim"` or `"dpmsolver++"` (diffusers', with our chain), or any
                 scheduler with diffusers' interface; an instance is left as it is.
             batch_size: samples denoised at a time, at least 1.
@@ -215,13 +215,14 @@ class SlotDiffusionPipeline:
         """A scheduler of its own, set to its timesteps."""
         own = self.model.scheduler()
         length = own.config.num_train_timesteps
-        if steps is not None and (not is_integer(steps, 1) or steps > length):
-            raise ValueError(f"num_inference_steps={steps!r} is not possible: it must be from 1 to {length}")
+        most = max(1, length - 1) if scheduler == "dpmsolver++" else length  # diffusers' looks one step further
+        if steps is not None and (not is_integer(steps, 1) or steps > most):
+            raise ValueError(f"num_inference_steps={steps!r} is not possible: it must be from 1 to {most}")
         if isinstance(scheduler, str):
             if scheduler not in DEFAULT_STEPS:
                 known = ", ".join(DEFAULT_STEPS)
                 raise ValueError(f"scheduler={scheduler!r} is not known; choose one of {known}, or give an instance")
-            steps = min(DEFAULT_STEPS[scheduler], length) if steps is None else steps
+            steps = min(DEFAULT_STEPS[scheduler], most) if steps is None else steps
             chosen = {
                 "ddpm": lambda: own,
                 "ddim": lambda: DDIMScheduler.from_config(own.config),

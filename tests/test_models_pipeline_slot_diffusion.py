@@ -100,6 +100,13 @@ def test_an_instance_of_another_scheduler_with_noise_of_its_own(short):
     assert short(slots, scheduler=heun, num_inference_steps=3, **QUIET).latents.isfinite().all()
 
 
+def test_dpm_solver_takes_one_step_less_than_the_chain_has(short):
+    slots = torch.randn(1, 3, short.model.config.slot_size)
+    assert short(slots, scheduler="dpmsolver++", num_inference_steps=29, **QUIET).latents.isfinite().all()
+    with pytest.raises(ValueError, match="num_inference_steps=30 is not possible: it must be from 1 to 29"):
+        short(slots, scheduler="dpmsolver++", num_inference_steps=30, **QUIET)
+
+
 def test_numbers_of_steps(short, monkeypatch):
     times, own = [], SlotUNetModel.forward
 
