@@ -1,6 +1,6 @@
 """Evaluate trained runs: numbers, figures, galleries, a report in one HTML file, and a model card, for each of them.
 
-    python evaluate_all.py                                   # every finished run below runs/
+    python evaluate_all.py                                   # every finished run below runs/, runs/report/index.html
     python evaluate_all.py runs/resnet/birds6                # one run
     python evaluate_all.py runs/resnet/normalization         # a study: each run, and comparison.html beside them
     python evaluate_all.py RUN1 RUN2 --out runs/comparison   # any runs, compared in one place
@@ -25,59 +25,14 @@ from transformers.utils import logging
 
 from evaluation.checker import PREDICTIONS, check_run
 from evaluation.families import SIDE_BY_SIDE
-from evaluation.options import COUNTS, SPLITS, Options
-from evaluation.pipeline import compare, evaluate_run, publish
+from evaluation.front_page import write_front_page
+from evaluation.options import Options, parse_arguments
+from evaluation.pipeline import compare, evaluate_run
+from evaluation.publishing import publish
 from evaluation.runs import RunError, find_runs, is_finished, load_run
 from training.checkpoints import MANIFEST, verify
 
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate_all.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("paths", nargs="*", type=Path, default=[Path("runs")], help="runs or folders of runs")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--batch-size", type=int, help="samples at a time (default: the family's)")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all that the data have")
-    parser.add_argument(
-        "--beams", nargs="+", type=int, default=[10], metavar="K", help="text2math: widths of beam search (default: 10)"
-    )
-    parser.add_argument(
-        "--checker", type=Path, metavar="FILE", help="text2math: run this checker on a copy of every predictions file"
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="slotattn, slotdiff: also measure a folder of pictures and masks, or an .npz file",
-    )
-    for name, default, text in COUNTS:
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
-    parser.add_argument("--force", action="store_true", help="evaluate again what is up to date")
-    parser.add_argument("--out", type=Path, help="folder of the comparison (default: beside the runs compared)")
-    parser.add_argument(
-        "--publish", type=Path, metavar="FOLDER", help="copy cards, numbers and curves to FOLDER/<name>"
-    )
-    parser.add_argument("--with-weights", action="store_true", help="with --publish: weights and code too")
-    options = parser.parse_args(arguments)
-    if options.batch_size is not None and options.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1, not {options.batch_size}")
-    if min(options.beams) < 1:
-        parser.error(f"--beams must be at least 1, not {min(options.beams)}")
-    for name, _, _ in COUNTS:
-        if (count := getattr(options, name.replace("-", "_"))) < 0:
-            parser.error(f"--{name} must be 0 or more, not {count}")
-    if options.data and not options.data.exists():
-        parser.error(f"--data: there is no file or folder {options.data}")
-    if options.checker and not options.checker.is_file():
-        parser.error(f"--checker: there is no file {options.checker}")
-    if options.with_weights and not options.publish:
-        parser.error("--with-weights goes with --publish FOLDER")
-    return options
+RUNS = Path("runs")
 
 
 def gather(paths: list[Path], failures: list[str]) -> list[Path]:
@@ -164,7 +119,9 @@ def compare_groups(folders: list[Path], options: argparse.Namespace, failures: l
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it all; returns 0, or 1 where anything failed."""
-    options = parse_arguments(arguments)
+    options = parse_arguments(arguments, __doc__)
+    everything = not options.paths
+    options.paths = options.paths or [RUNS]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     failures: list[str] = []
@@ -172,6 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
     compare_groups(done, options, failures)
     if options.checker:
         check_each(done, options.checker, failures)
+    if everything and done:
+        print(write_front_page(done, options.out or RUNS / "report"), flush=True)
     for folder in done if options.publish else []:
         try:
             print(publish(folder, options.publish, options.with_weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from training.portable import portable_command
+
 from . import figures
 from .families import family_module
 from .report import NO_VALUE, duration, interval, percent
 from .runs import Run, load_run, write_atomically
+from .sections import settings_rows
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
 LICENSE = "apache-2.0"
@@ -50,6 +54,15 @@ class CardContent:
     library: str = "transformers"
 
 
+def optimisation(run: Run) -> str:
+    """Optimiser, learning rate and schedule, as far as the recipe names them."""
+    training = run.recipe.get("training") or {}
+    optimiser = training.get("optim", "the Trainer's default optimiser")
+    rate = f", learning rate {training['learning_rate']:g}" if "learning_rate" in training else ""
+    schedule = f", {training['lr_scheduler_type']} schedule" if "lr_scheduler_type" in training else ""
+    return f"{optimiser}{rate}{schedule}"
+
+
 def write_card(run_folder: Path) -> Path:
     """Write README.md of a run from recipe.yaml, config.json, metrics.json and history.csv, and the curves it links.
 
@@ -73,9 +86,9 @@ def write_card(run_folder: Path) -> Path:
         results=_results(run, content),
         intervals=any(key.endswith("_interval") for split in _splits(run).values() for key in split),
         observations=run.evaluation.get("observations") or [],
-        settings=_settings(run),
+        settings=settings_rows(run),
         training=_training(run),
-        command=run.training.get("command"),
+        command=portable_command(shlex.split(run.training.get("command") or "")),
         pictures={k: v for k, v in content.pictures.items() if (run.folder / "figures" / k).is_file()},
         curves="figures/curves.png" if (run.folder / "figures" / "curves.png").is_file() else None,
     )
@@ -144,16 +157,6 @@ def _value(key: str, numbers: dict[str, Any], share: bool) -> str:
     if share:
         return f"{percent(value)} ({interval(bounds)})" if bounds else percent(value)
     return f"{value:.3f}"
-
-
-def _settings(run: Run) -> list[tuple[str, str, str]]:
-    """Every hyper-parameter of the recipe; of a path only the last part, which means something elsewhere."""
-    rows = []
-    for group in ("model", "data", "training"):
-        for key, value in (run.recipe.get(group) or {}).items():
-            shown = Path(str(value)).name if key in ("path", "cache_dir") and value else value
-            rows.append((group, key, f"{shown:g}" if isinstance(shown, float) else str(shown)))
-    return rows
 
 
 def _training(run: Run) -> list[tuple[str, str]]:

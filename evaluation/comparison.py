@@ -19,6 +19,7 @@ from .figures import Curve, colours_for, series
 from .observations import SIGNIFICANT, p_text, points
 from .report import NO_VALUE, Cell, Report, Section, Table, Text, duration, interval, percent
 from .runs import Run
+from .seeds import Spread, group_name, seed_groups
 from .statistics import Paired, holm, mcnemar
 
 BATCH = "per_device_train_batch_size"
@@ -109,8 +110,8 @@ def build_comparison(runs: list[Run], title: str, panels: list[Any], out: Path, 
         Section("Learning curves", panels),
         *own,
         Section(f"Differences on the same {rules.unit}", _paired_table(runs, tests)),
-        Section("What differs", _settings_table(runs)),
-        Section("Time and commands", [_commands_table(runs)]),
+        Section("What differs", settings_table(runs)),
+        Section("Time and commands", [commands_table(runs)]),
     ]
     data = sorted({rules.data_key(run) for run in runs})
     return Report(
@@ -155,14 +156,33 @@ def results_table(runs: list[Run], out: Path) -> Table:
             rules.note,
         ]
     )
-    return Table(["Run", *[c.title for c in columns]], [*rows, *rules.reference_rows(runs, columns)], caption.strip())
+    rows += [*_seed_rows(runs, columns), *rules.reference_rows(runs, columns)]
+    return Table(["Run", *[c.title for c in columns]], rows, caption.strip())
+
+
+def _seed_rows(runs: list[Run], columns: Sequence[Column]) -> list[list[Cell]]:
+    """A row of means for every group of runs that differ in their seeds alone."""
+    rows, labels = [], labels_of(runs)
+    for group in seed_groups(runs):
+        row = [Cell(group_name([labels[i] for i in group]), "mean, t interval")]
+        for column in columns:
+            values = [number_of(runs[i], column.split, column.key) for i in group]
+            if None in values:
+                row.append(Cell(NO_VALUE))
+            else:
+                spread = Spread.of(values)
+                row.append(value_cell(column, spread.mean, (spread.low, spread.high)))
+        rows.append(row)
+    return rows
 
 
 def value_cell(column: Column, value: float | None, bounds: Any = None, best: bool = False) -> Cell:
     """A number of the results as this column shows it."""
     if value is None:
         return Cell(NO_VALUE)
-    return Cell(percent(value) if column.share else f"{value:.3f}", interval(bounds) if column.share else "", best)
+    if column.share:
+        return Cell(percent(value), interval(bounds), best)
+    return Cell(f"{value:.3f}", f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "", best)
 
 
 def paired_tests(runs: list[Run]) -> Tests:
@@ -239,7 +259,8 @@ def differing_settings(runs: list[Run]) -> dict[str, list[Any]]:
     }
 
 
-def _settings_table(runs: list[Run]) -> list[Any]:
+def settings_table(runs: list[Run]) -> list[Any]:
+    """The recipe fields that differ, a column for each run."""
     different = differing_settings(runs)
     if not different:
         return [Text(["The recipes of these runs are the same."], quiet=True)]
@@ -250,7 +271,8 @@ def _settings_table(runs: list[Run]) -> list[Any]:
     return [Table(["Field", *labels_of(runs)], rows, "Only the fields that differ.", text_columns=1 + len(runs))]
 
 
-def _commands_table(runs: list[Run]) -> Table:
+def commands_table(runs: list[Run]) -> Table:
+    """What each run cost, where it ran, and the command that made it."""
     rows = []
     for label, run in zip(labels_of(runs), runs, strict=True):
         training = run.training
@@ -267,6 +289,7 @@ def observe_comparison(runs: list[Run], tests: Tests) -> list[str]:
         return []
     return [
         *_ranking(runs, best, tests),
+        *_over_seeds(runs),
         *rules_of(runs).sentences(runs, tests),
         *_speed(runs),
         *_overfitting(runs),
@@ -296,6 +319,24 @@ def _ranking(runs: list[Run], best: int, tests: Tests) -> list[str]:
         )
     if open_:
         sentences.append(f"Not told apart from {labels[best]} by these {rules.unit}: {', '.join(open_)}.")
+    return sentences
+
+
+def _over_seeds(runs: list[Run]) -> list[str]:
+    """Mean and range of every group of runs that differ in nothing but their seeds."""
+    sentences, labels, rules = [], labels_of(runs), rules_of(runs)
+    split = rules.split_of(runs)
+    for group in seed_groups(runs):
+        values = [number_of(runs[i], split, rules.metric) for i in group]
+        if None in values:
+            continue
+        spread, names = Spread.of(values), [labels[i] for i in group]
+        every = ", ".join(f"{label} {percent(value)}" for label, value in zip(names, values, strict=True))
+        spread_text = f"t interval {interval((spread.low, spread.high))}, standard deviation {points(spread.deviation)}"
+        sentences.append(
+            f"{group_name(names)}: {split_word(split)} {rules.metric_name} is {percent(spread.mean)} on average "
+            f"({spread_text}): {every}."
+        )
     return sentences
 
 

@@ -14,6 +14,7 @@ A family `x` (the `model_family` of a recipe) is four modules of this folder. Ev
 `x_report.py`
     `PANELS`: the curves of history.csv that are drawn, as (column, title), see `figures.PANELS`.
     `PUBLISHED_FIGURES`: file names below `figures/` that may be published.
+    `FIRST_SHEET`: the file below `galleries/` that the front page shows.
     `observe(run) -> list[str]`: sentences, each computed from `run.metrics` and `run.history` and carrying a number.
     `number_figures(run) -> dict[str, Figure]`: figures without any data in them, by file name.
     `build_report(run, pictures) -> Report` and `save_galleries(run, pictures)` (files that show data, not published).
@@ -40,7 +41,13 @@ from types import ModuleType
 from .runs import Run, RunError
 from .sources import with_imports
 
-FAMILIES = ("resnet", "slotattn", "slotdiff", "text2math", "vae")
+FAMILIES = {  # in the order of the front page, and what they are called there
+    "resnet": "ResNet",
+    "text2math": "Text to program",
+    "slotattn": "Slot Attention",
+    "slotdiff": "Slot diffusion",
+    "vae": "VQ-VAE",
+}
 
 
 SIDE_BY_SIDE = {frozenset({"slotattn", "slotdiff"}): "scene_sides"}  # families of one task, and what compares them

@@ -24,6 +24,11 @@ def p_text(p_value: float) -> str:
     return "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
 
 
+def p_verdict(p_value: float) -> str:
+    """The p value of a difference, and that it tells nothing where it does not."""
+    return f"{p_text(p_value)}{'' if p_value < SIGNIFICANT else ', not told apart'}"
+
+
 def observe_run(run: Run) -> list[str]:
     """What stands out in one run, from its metrics.json (`metrics` and `evaluation`) and its history."""
     splits = run.metrics.get("metrics") or {}

@@ -42,3 +42,54 @@ COUNTS = (  # whole numbers of at least 0 on the command line, and what they are
     ("sampled-images", Options.sampled_images, "slotdiff: scenes reconstructed, and pictures composed, 0 for all"),
     ("sampler-images", Options.sampler_images, "slotdiff: scenes that samplers are compared on, 0 for no comparison"),
 )
+
+
+def parse_arguments(arguments: list[str] | None, description: str) -> argparse.Namespace:
+    """The command line of evaluate_all.py; `paths` is empty where none was named."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate_all.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="*", type=Path, help="runs or folders of runs (default: runs)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch-size", type=int, help="samples at a time (default: the family's)")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all that the data have")
+    parser.add_argument(
+        "--beams", nargs="+", type=int, default=[10], metavar="K", help="text2math: widths of beam search (default: 10)"
+    )
+    parser.add_argument(
+        "--checker", type=Path, metavar="FILE", help="text2math: run this checker on a copy of every predictions file"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="slotattn, slotdiff: also measure a folder of pictures and masks, or an .npz file",
+    )
+    for name, default, text in COUNTS:
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
+    parser.add_argument("--force", action="store_true", help="evaluate again what is up to date")
+    parser.add_argument("--out", type=Path, help="folder of the comparison (default: beside the runs compared)")
+    parser.add_argument(
+        "--publish", type=Path, metavar="FOLDER", help="copy cards, numbers and curves to FOLDER/<name>"
+    )
+    parser.add_argument(
+        "--with-weights", choices=("full", "half"), help="with --publish: code and weights too, half in float16"
+    )
+    options = parser.parse_args(arguments)
+    if options.batch_size is not None and options.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, not {options.batch_size}")
+    if min(options.beams) < 1:
+        parser.error(f"--beams must be at least 1, not {min(options.beams)}")
+    for name, _, _ in COUNTS:
+        if (count := getattr(options, name.replace("-", "_"))) < 0:
+            parser.error(f"--{name} must be 0 or more, not {count}")
+    if options.data and not options.data.exists():
+        parser.error(f"--data: there is no file or folder {options.data}")
+    if options.checker and not options.checker.is_file():
+        parser.error(f"--checker: there is no file {options.checker}")
+    if options.with_weights and not options.publish:
+        parser.error("--with-weights goes with --publish FOLDER")
+    return options

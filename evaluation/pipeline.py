@@ -1,10 +1,7 @@
-"""One run from weights to metrics.json, figures, report and card; several runs to a comparison; a run to a published
-card.
-"""
+"""One run from weights to metrics.json, figures, report and card; several runs to a comparison."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from . import comparison, figures, sections
@@ -12,21 +9,8 @@ from .card import write_card
 from .families import family_module, shared_module, source_files
 from .options import SPLITS, Options
 from .report import TEMPLATES, render
-from .runs import Run, RunError, digest, load_run, weights_of, write_atomically, write_json
+from .runs import Run, digest, load_run, weights_of, write_atomically, write_json
 from .sources import code_digest
-
-PUBLISHED = ("README.md", "metrics.json", "history.csv")
-WEIGHT_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.py",
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
 
 
 def evaluate_run(folder: Path, options: Options) -> bool:
@@ -102,23 +86,3 @@ def compare(folders: list[Path], out: Path, title: str, options: Options | None 
     write_json(out / f"{name}.json", facts)
     write_atomically(out / f"{name}.html", render(report))
     return out / f"{name}.html"
-
-
-def publish(folder: Path, destination: Path, with_weights: bool = False) -> Path:
-    """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, figures of numbers.
-
-    What shows data (report.html, galleries/) and predictions per sample stay behind; weights, config and code go along
-    on demand. Only names on the lists above are copied, so a new kind of file is never published by accident.
-    """
-    run = load_run(folder)
-    target = destination / f"{run.family}-{run.name.replace('/', '-')}"
-    if not (folder / "README.md").is_file():
-        raise RunError(f"{folder}: no card to publish. Evaluate the run first.")
-    (target / "figures").mkdir(parents=True, exist_ok=True)
-    names = [*PUBLISHED, *(f"figures/{name}" for name in family_module(run, "report").PUBLISHED_FIGURES)]
-    if with_weights:
-        names += sorted(path.name for pattern in WEIGHT_FILES for path in folder.glob(pattern))
-    for name in names:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
-    return target

@@ -94,12 +94,13 @@ class Picture:
 @dataclass
 class Gallery:
     """A titled strip of pictures in groups, each with its own small heading; `note` is honest small print. `small` fits
-    more pictures into a row."""
+    more pictures into a row, `wide` fewer."""
 
     title: str
     groups: list[tuple[str, list[Picture]]]
     note: str = ""
     small: bool = False
+    wide: bool = False
     kind: str = "gallery"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .card import CardContent
+from .card import CardContent, optimisation
 from .observations import points
 from .resnet_report import data_name, describe
 from .runs import Run
@@ -60,16 +60,12 @@ def _norm_source(norm: str) -> list[str]:
 
 
 def _procedure(run: Run, generated: bool) -> str:
-    training = run.recipe.get("training") or {}
     samples = {split: n["samples"] for split, n in (run.metrics.get("metrics") or {}).items() if "samples" in n}
     counts = f" ({', '.join(f'{count:,} {split}' for split, count in samples.items())})" if samples else ""
     kind = "pictures drawn by this project's generator" if generated else "class folders of photographs"
-    optimiser = training.get("optim", "the Trainer's default optimiser")
-    rate = f", learning rate {training['learning_rate']:g}" if "learning_rate" in training else ""
-    schedule = f", {training['lr_scheduler_type']} schedule" if "lr_scheduler_type" in training else ""
     return (
         f"Data: {data_name(run)}, {kind}, {len(run.labels)} classes{counts}. Trained from random weights with "
-        f"{optimiser}{rate}{schedule}."
+        f"{optimisation(run)}."
     )
 
 

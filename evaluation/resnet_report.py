@@ -38,6 +38,7 @@ NORMS = {
     "none": "no normalisation",
 }
 PANELS = figures.PANELS
+FIRST_SHEET = "grad_cam.png"
 PUBLISHED_FIGURES = ("curves.png", "confusion_matrix.png", "recall.png", "reliability.png")
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 

@@ -15,12 +15,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from training.errors import RunError
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "f1_micro", "f1_macro")
-
-
-class RunError(ValueError):
-    """A run that cannot be read or evaluated; the message names the folder and the remedy."""
 
 
 @dataclass

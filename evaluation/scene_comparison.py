@@ -1,23 +1,16 @@
-"""How runs of models that split scenes into slots are compared; the rules themselves are each family's."""
+"""How runs of models that split scenes into slots are compared: foreground ARI on the same scenes, and over seeds."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from metrics.bootstrap import interval as bootstrap_interval
-
-from .comparison import Column, Outcomes, Tests, differing_settings, labels_of, number_of, split_word
-from .observations import SIGNIFICANT, p_text, points
-from .report import interval, percent
+from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
+from .observations import p_verdict, points
+from .paired_scores import METHOD, Scores, against_best, no_outcomes, ranking_split, scenes_key
+from .report import interval
 from .runs import Run
 from .scene_data import CLOSE
 from .scene_evaluation import foreground_of
 from .scene_scores import FOREGROUND
-from .sections import data_name
-from .statistics import holm, signed_rank
 
-METRIC = FOREGROUND
-SEEDS = {"training.seed", "data.seed", "training.data_seed"}
 HELD_OUT = {"val": "Val", "test": "Test"}
 COLUMNS = (
     *(
@@ -40,75 +33,41 @@ COLUMNS = (
 
 def split_of(runs: list[Run]) -> str:
     """The split that ranks the runs: val where all have it, else test or train."""
-    for split in CLOSE:
-        if all(number_of(run, split, f"{FOREGROUND}_interval") is not None for run in runs):
-            return split
-    return "val"
+    return ranking_split(runs, FOREGROUND, CLOSE)
 
 
 def data_key(run: Run) -> str:
     """What the numbers were measured on, for people: the data, the size, and the scenes of the held-out split."""
     data = run.recipe.get("data") or {}
-    drawn = ""
-    if not data.get("path"):
-        most = data.get("max_objects_drawn", 10)
-        drawn = f", {data.get('min_objects', 3)} to {most} objects, seed {data.get('seed', 0)}"
-    name = data_name(run, f"generated scenes, {data.get('difficulty', 'textured')}")
-    split = split_of([run])
-    samples = number_of(run, split, "samples")
-    counted = f", {samples:,} {split_word(split)} scenes" if samples else ""
-    return f"{name} ({run.config.get('image_size')} px{drawn}{counted})"
-
-
-def no_outcomes(run: Run, split: str) -> Outcomes | None:
-    """A score of a scene is neither right nor wrong: `sentences` tests the scores themselves."""
-    return None
+    objects = f"{data.get('min_objects', 3)} to {data.get('max_objects_drawn', 10)} objects"
+    return scenes_key(run, split_of([run]), run.config.get("image_size"), "scenes", [objects])
 
 
 def sentences(runs: list[Run], tests: Tests) -> list[str]:
-    """Paired tests of the scores of the same scenes, and the spread over seeds."""
-    return [*_over_seeds(runs), *_paired(runs)]
-
-
-def _over_seeds(runs: list[Run]) -> list[str]:
-    """Mean and range of runs that differ in nothing but their seeds."""
+    """The best run against every other on the same scenes."""
     split = split_of(runs)
-    values = [number_of(run, split, FOREGROUND) for run in runs]
-    if len(runs) < 2 or None in values or not set(differing_settings(runs)) <= SEEDS:
+    scores = [_scores(run, split) for run in runs]
+    best, differences = against_best(labels_of(runs), scores, [number_of(run, split, FOREGROUND) for run in runs])
+    if not differences:
         return []
-    every = ", ".join(f"{label} {percent(value)}" for label, value in zip(labels_of(runs), values, strict=True))
-    return [
-        f"Over {len(runs)} seeds {split_word(split)} foreground ARI is {percent(float(np.mean(values)))} on average, "
-        f"from {percent(min(values))} to {percent(max(values))} (standard deviation "
-        f"{points(float(np.std(values, ddof=1)))}): {every}."
-    ]
+    said = [f"{d.label} by {points(d.mean)} ({interval((d.low, d.high))}, {p_verdict(d.p_value)})" for d in differences]
+    return [f"Scene by scene {best} has the higher foreground ARI than {'; '.join(said)}: {METHOD}."]
 
 
-def _paired(runs: list[Run]) -> list[str]:
-    """The best run against every other on the same scenes: Wilcoxon's signed-rank test, Holm's correction."""
-    split, labels = split_of(runs), labels_of(runs)
-    stored = [foreground_of(run, split) for run in runs]
-    values = [number_of(run, split, FOREGROUND) for run in runs]
-    known = [i for i, found in enumerate(stored) if found is not None and values[i] is not None]
-    if len(known) < 2 or len({data_key(runs[i]) for i in known}) > 1:
-        return []
-    best = max(known, key=lambda i: values[i])
-    rows = []
-    for other in known:
-        if other == best or not np.array_equal(stored[best][0], stored[other][0]):
-            continue
-        difference = stored[best][1] - stored[other][1]
-        difference = difference[~np.isnan(difference)]
-        rows.append((labels[other], difference, signed_rank(difference)))
-    corrected = holm([p for _, _, p in rows])
-    said = [
-        f"{label} by {points(float(d.mean()))} ({interval(bootstrap_interval(d))}, {p_text(p)}"
-        f"{'' if p < SIGNIFICANT else ', not told apart'})"
-        for (label, d, _), p in zip(rows, corrected, strict=True)
-    ]
-    if not said:
-        return []
-    return [
-        f"Scene by scene {labels[best]} has the higher foreground ARI than {'; '.join(said)}: mean difference, its "
-        "bootstrap interval, and Wilcoxon's signed-rank test, corrected for the number of tests (Holm)."
-    ]
+def _scores(run: Run, split: str) -> Scores | None:
+    found = foreground_of(run, split)
+    return Scores(*found, data_key(run)) if found is not None else None
+
+
+RULES = ComparisonRules(
+    columns=COLUMNS,
+    metric=FOREGROUND,
+    metric_name="foreground ARI",
+    unit="scenes",
+    split_of=split_of,
+    data_key=data_key,
+    outcomes=no_outcomes,
+    variant=lambda run: run.folder.name,
+    sentences=sentences,
+    note="ARI: adjusted Rand index, per scene and then averaged. MSE: images in [0, 1], summed over an image.",
+)

@@ -42,6 +42,7 @@ PANELS: figures.Panels = (
     (FOREGROUND, "ARI, foreground"),
 )
 SHEETS = ("scenes.png", "clusters.png", "composed.png")  # pictures, published where the scenes were drawn here
+FIRST_SHEET = "scenes.png"
 PUBLISHED_FIGURES = ("curves.png", "foreground_ari.png", "by_objects.png", "by_size.png", *SHEETS)
 SPLIT_NAMES = {"train": "train (sample)", "val": "validation", "test": "test"}
 MEASURES = {

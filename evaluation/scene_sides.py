@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from metrics.bootstrap import interval as bootstrap_interval
 from training.scene_pictures import in_true_colours, paint
 
-from . import scene_comparison, slotattn_comparison
+from . import scene_comparison
 from .comparison import Column, Tests, labels_of, split_word
 from .composition import compose
 from .families import family_module
 from .frechet import EXTRACTORS
-from .observations import SIGNIFICANT, p_text
+from .observations import p_verdict
 from .options import Options
+from .paired_scores import Scores, against_best
 from .predictions import ScenePredictions, load_predictions
 from .report import Gallery, Section, Text
 from .runs import Run
@@ -28,7 +28,7 @@ from .scene_report import picture
 from .slot_editing import COLUMNS as EDIT_COLUMNS
 from .slot_editing import edit
 from .slot_library import FILE_NAME, SlotLibrary
-from .statistics import evenly, holm, signed_rank
+from .statistics import evenly
 
 PANELS = SCENE_PANELS[1:]  # the losses are of different things
 SHOWN = 6
@@ -49,27 +49,23 @@ def sentences(runs: list[Run], tests: Tests) -> list[str]:
 
 def _errors(runs: list[Run]) -> list[str]:
     """Squared errors of the reconstructions of the same scenes, the lowest against every other."""
-    split, labels = split_of(runs), labels_of(runs)
+    split = split_of(runs)
     stored = [load_predictions(run.folder, None, ScenePredictions).get(split) for run in runs]
-    known = [i for i, found in enumerate(stored) if found is not None]
-    if len(known) < 2 or any(not np.array_equal(stored[i].ids, stored[known[0]].ids) for i in known):
+    known = [found for found in stored if found is not None]
+    if len(known) < 2 or any(not np.array_equal(found.ids, known[0].ids) for found in known):
         return []
-    both = ~np.isnan(np.stack([stored[i].squared_errors for i in known])).any(axis=0)
-    if not both.any():
+    all_made = ~np.isnan([found.squared_errors for found in known]).any(axis=0)
+    if not all_made.any():
         return []
-    errors = {i: stored[i].squared_errors[both] for i in known}
-    best = min(known, key=lambda i: errors[i].mean())
-    others = [i for i in known if i != best]
-    said = []
-    for i, p in zip(others, holm([signed_rank(errors[i] - errors[best]) for i in others]), strict=True):
-        low, high = bootstrap_interval(errors[i] - errors[best])
-        told = "" if p < SIGNIFICANT else ", not told apart"
-        said.append(
-            f"{labels[i]} has {(errors[i] - errors[best]).mean():.1f} more ({low:.1f} to {high:.1f}, {p_text(p)}{told})"
-        )
+    scores = [None if p is None else Scores(p.ids[all_made], -p.squared_errors[all_made]) for p in stored]
+    levels = [None if s is None else float(s.values.mean()) for s in scores]
+    best, differences = against_best(labels_of(runs), scores, levels)
+    said = [
+        f"{d.label} has {d.mean:.1f} more ({d.low:.1f} to {d.high:.1f}, {p_verdict(d.p_value)})" for d in differences
+    ]
     return [
-        f"On {int(both.sum()):,} {split_word(split)} scenes that all reconstructed, {labels[best]} has the lowest "
-        f"squared error, {errors[best].mean():.1f} a picture; {'; '.join(said)}."
+        f"On {int(all_made.sum()):,} {split_word(split)} scenes that all reconstructed, {best} has the lowest squared "
+        f"error, {-max(level for level in levels if level is not None):.1f} a picture; {'; '.join(said)}."
     ]
 
 
@@ -103,7 +99,7 @@ def _sizes(runs: list[Run]) -> list[str]:
     return ["Parameters: " + ", ".join(f"{label} {count:,}" for count, label in sorted(known)) + "."]
 
 
-RULES = replace(slotattn_comparison.RULES, columns=_comparable_columns(), sentences=sentences)
+RULES = replace(scene_comparison.RULES, columns=_comparable_columns(), sentences=sentences)
 
 
 def sections(runs: list[Run], options: Options) -> list[Section]:

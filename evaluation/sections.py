@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from training.portable import last_part
+
 from . import figures
 from .report import Figures, Section, Table, Text, duration
 from .runs import Run
@@ -38,16 +40,22 @@ def _has_dev(run: figures.Curve) -> bool:
     return bool((run.history["split"] == "dev").any())
 
 
-def setup(run: Run) -> list[Any]:
-    """Hyper-parameters, machine, time and command."""
-    rows = [
-        [group, key, _shown(key, value)]
+def settings_rows(run: Run) -> list[list[str]]:
+    """Group, name and value of every field of the recipe; of a path only the last part, which means something
+    elsewhere."""
+    return [
+        [group, key, _shown(last_part(value))]
         for group in ("model", "data", "training")
         for key, value in (run.recipe.get(group) or {}).items()
     ]
+
+
+def setup(run: Run) -> list[Any]:
+    """Hyper-parameters, machine, time and command."""
+    rows = settings_rows(run)
     training = {k: v for k, v in run.training.items() if v is not None and k != "command"}
     machine = [
-        [key.replace("_", " "), duration(value) if key == "seconds" else _shown(key, value)]
+        [key.replace("_", " "), duration(value) if key == "seconds" else _shown(value)]
         for key, value in training.items()
     ]
     blocks: list[Any] = []
@@ -60,9 +68,7 @@ def setup(run: Run) -> list[Any]:
     return blocks
 
 
-def _shown(key: str, value: Any) -> str:
-    if key in ("path", "cache_dir") and value:
-        return Path(str(value)).name
+def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

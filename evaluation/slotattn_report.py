@@ -8,6 +8,7 @@ from .report import Report, duration
 from .runs import Run
 from .scene_observations import observe_scenes
 from .scene_report import (
+    FIRST_SHEET,
     PANELS,
     PUBLISHED_FIGURES,
     common_sections,
@@ -19,6 +20,7 @@ from .scene_report import (
 )
 
 __all__ = [
+    "FIRST_SHEET",
     "PANELS",
     "PUBLISHED_FIGURES",
     "build_report",

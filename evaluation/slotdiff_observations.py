@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .observations import SIGNIFICANT, p_text
+from .observations import p_verdict
 from .report import duration, percent
 from .runs import Run
 from .scene_observations import NAMES, close_split, observe_scenes
@@ -65,7 +65,7 @@ def _samplers(run: Run) -> list[str]:
     for row, p in zip(others, holm(tests), strict=True):
         change = float(np.mean(row["mse"]) - np.mean(slow["mse"]))
         if study["images"] >= TOLD_BY:
-            told = f"{p_text(p)}{'' if p < SIGNIFICANT else ', not told apart'}"
+            told = p_verdict(p)
         else:
             told = f"{study['images']} scenes cannot tell"
         sentences.append(

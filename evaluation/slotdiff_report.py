@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,31 @@ from training.scene_pictures import sheet
 from . import figures, scene_report
 from .report import NO_VALUE, Cell, Figures, Gallery, Report, Section, Table, Text, duration, percent
 from .runs import Run
-from .scene_report import PANELS, SPLIT_NAMES, Wording, common_sections, data_name, footer, headline, picture
+from .scene_report import (
+    FIRST_SHEET,
+    PANELS,
+    SPLIT_NAMES,
+    Wording,
+    common_sections,
+    data_name,
+    footer,
+    headline,
+    picture,
+)
 from .slot_editing import COLUMNS, edits_sheet
 from .slotattn_report import ENCODERS
 from .slotdiff_observations import observe_diffusion, spread
 
-__all__ = ["PANELS", "PUBLISHED_FIGURES", "build_report", "describe", "number_figures", "observe", "save_galleries"]
+__all__ = [
+    "FIRST_SHEET",
+    "PANELS",
+    "PUBLISHED_FIGURES",
+    "build_report",
+    "describe",
+    "number_figures",
+    "observe",
+    "save_galleries",
+]
 
 EDITS, SAMPLES = "edits.png", "samples.png"
 PUBLISHED_FIGURES = (*scene_report.PUBLISHED_FIGURES, "samplers.png", EDITS, SAMPLES)
@@ -59,27 +79,22 @@ def number_figures(run: Run) -> dict[str, Figure]:
 def _samplers_figure(study: dict[str, Any]) -> Figure:
     """Quality against time of each sampler, with the spread over the draws, beside the autoencoder's own."""
     key, name = ("distance", study["metric"]) if study["metric"] else ("mse", "squared error")
-    times = [row["seconds"] for row in study["samplers"]]
-    centre = float(np.sqrt(min(times) * max(times)))
+    rows, times = study["samplers"], [row["seconds"] for row in study["samplers"]]
     with rc_context(figures.STYLE):
-        figure = Figure(figsize=(5.0, 3.6))
+        figure = Figure(figsize=(5.0, 3.9))
         axis = figure.add_subplot()
-        colours = figures.colours_for([row["label"] for row in study["samplers"]])
-        for row, colour in zip(study["samplers"], colours, strict=True):
-            middle = float(np.mean(row[key]))
-            axis.errorbar(row["seconds"], middle, yerr=spread(row[key]), color=colour, marker="o", capsize=3)
-            slow = row["seconds"] > centre
-            place = {"xytext": (-6 if slow else 6, 6), "ha": "right" if slow else "left"}
-            spot = (row["seconds"], middle)
-            axis.annotate(row["label"], spot, **place, textcoords="offset points", color=colour, fontsize=9)
+        colours = figures.colours_for([row["label"] for row in rows])
+        for row, colour, marker in zip(rows, colours, cycle("os^Dv"), strict=False):
+            look = {"color": colour, "marker": marker, "linestyle": "none", "capsize": 3}
+            axis.errorbar(row["seconds"], np.mean(row[key]), yerr=spread(row[key]), label=row["label"], **look)
         floor = study["floors"][0]
-        axis.axhline(floor[key], color=figures.MUTED, linewidth=1, linestyle=(0, (1, 2)))
-        axis.text(0.01, floor[key], floor["label"], transform=axis.get_yaxis_transform(), va="bottom", fontsize=8.5)
+        axis.axhline(floor[key], color=figures.MUTED, linewidth=1, linestyle=(0, (1, 2)), label=floor["label"])
         axis.set(xscale="log", ylabel=name, xlim=(min(times) / 3, max(times) * 3))
         axis.margins(y=0.15)
         axis.set_xlabel("seconds a picture", loc="right")
         axis.tick_params(length=0, which="both")
-        figure.subplots_adjust(left=0.14, right=0.97, top=0.96, bottom=0.15)
+        figure.subplots_adjust(left=0.14, right=0.97, top=0.82, bottom=0.14)
+        figure.legend(loc="upper center", ncols=3, frameon=False)  # names at the points would run into one another
     return figure
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .card import CardContent
+from training.portable import last_part
+
+from .card import CardContent, optimisation
 from .observations import points
 from .runs import Run
 from .text2math_observations import close_split
@@ -105,16 +107,13 @@ def _procedure(run: Run, generated: bool) -> str:
     kind = "problems written by this project's generator" if generated else "word problems with gold programs"
     start = "random weights"
     if training.get("encoder_checkpoint"):
-        start = f"the weights of {training['encoder_checkpoint']} in the encoder, random ones elsewhere"
+        start = f"the weights of {last_part(training['encoder_checkpoint'])} in the encoder, random ones elsewhere"
     elif training.get("word_vectors"):
-        start = f"word vectors of {str(training['word_vectors']).rsplit('/', 1)[-1]}, random weights elsewhere"
+        start = f"word vectors of {last_part(training['word_vectors'])}, random weights elsewhere"
     carved = f"; {data['tune_size']:,} problems of train were carved to choose by" if data.get("tune_size") else ""
-    optimiser = training.get("optim", "the Trainer's default optimiser")
-    rate = f", learning rate {training['learning_rate']:g}" if "learning_rate" in training else ""
-    schedule = f", {training['lr_scheduler_type']} schedule" if "lr_scheduler_type" in training else ""
     forcing = f", teacher forcing {training['teacher_forcing']:g}" if "teacher_forcing" in training else ""
     return (
-        f"Data: {data_name(run)}, {kind}{carved}. Trained from {start} with {optimiser}{rate}{schedule}{forcing}. "
+        f"Data: {data_name(run)}, {kind}{carved}. Trained from {start} with {optimisation(run)}{forcing}. "
         "Numbers of a problem are read as n0, n1, … in the order of the text; targets are operations and arguments, "
         "brackets follow from the arity."
     )

@@ -18,6 +18,7 @@ from .comparison import (
     value_cell,
 )
 from .observations import p_text, points
+from .paired_scores import ranking_split
 from .program_details import SPLIT_ORDER
 from .program_store import gold_name, read_entries, search_name
 from .report import Cell, percent
@@ -42,10 +43,7 @@ COLUMNS = (
 
 def split_of(runs: list[Run]) -> str:
     """The split that ranks the runs: dev where all have it, else val, test or train."""
-    for split in SPLIT_ORDER:
-        if all(number_of(run, split, "exact_match_interval") is not None for run in runs):
-            return split
-    return "val"
+    return ranking_split(runs, "exact_match", SPLIT_ORDER)
 
 
 def data_key(run: Run) -> str:

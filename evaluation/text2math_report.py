@@ -32,6 +32,7 @@ PANELS = (
     ("token_match", "Token match"),
 )
 ATTENTION_FIGURES = ("attention_right.png", "attention_wrong.png")  # made of generated problems only
+FIRST_SHEET = "attention_1.png"
 PUBLISHED_FIGURES = (
     "curves.png",
     "exact_match.png",

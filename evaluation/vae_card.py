@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .card import CardContent
+from .card import CardContent, optimisation
 from .runs import Run
+from .scene_card import data_fields, data_limit, data_sentence, data_sources, frechet_names
 from .scene_data import is_generated
 from .scene_observations import close_split
-from .scene_report import data_name
 from .vae_report import PANELS, SHEET, describe
 
 USAGE = """\
@@ -30,56 +30,45 @@ MEASURES = {
 BESIDE = {
     "perplexity": "Perplexity of the codes",
     "loss": "Loss (reconstruction and commitment)",
-    "fid_clean": "Frechet distance of reconstructions (clean-fid, Inception)",
-    "frechet_efficientnet_lite0": "Frechet distance of reconstructions (EfficientNet-Lite0 features)",
+    **frechet_names("reconstructions"),
 }
 SOURCES = [
     "A. van den Oord, O. Vinyals, K. Kavukcuoglu: Neural Discrete Representation Learning. NeurIPS 2017.",
     "R. Rombach, A. Blattmann, D. Lorenz, P. Esser, B. Ommer: High-Resolution Image Synthesis with Latent Diffusion "
     "Models. CVPR 2022.",
 ]
-CLEVRTEX = (
-    "L. Karazija, I. Laina, C. Rupprecht: ClevrTex: A texture-rich benchmark for unsupervised multi-object "
-    "segmentation. NeurIPS 2021 (datasets and benchmarks)."
-)
+PICTURES = {SHEET: "Pictures from the worst to the best: image, reconstruction, four times the error, latent"}
 
 
 def card_content(run: Run) -> CardContent:
     """Texts and metadata of the card, from the run's recipe, config and metrics."""
-    generated, config = is_generated(run), run.config
     pixels = (run.recipe.get("data") or {}).get("image_size", 128)
-    side = pixels // 2 ** (len(config.get("widths") or [64, 128, 256]) - 1)
-    usage = USAGE.format(name=run.folder.name, channels=config.get("latent_channels", 3), side=side)
-    pictures = {SHEET: "Pictures from the worst to the best: image, reconstruction, four times the error, latent"}
+    side = pixels // 2 ** (len(run.config.get("widths") or [64, 128, 256]) - 1)
+    usage = USAGE.format(name=run.folder.name, channels=run.config.get("latent_channels", 3), side=side)
     return CardContent(
         task="image-feature-extraction",
         task_name="Image autoencoding",
         title=f"VQ-VAE: {run.name}",
         summary=f"{describe(run)} Its latents, before quantisation, are what slot diffusion works in.",
         usage=usage,
-        procedure=_procedure(run, generated),
+        procedure=_procedure(run),
         intended_use="The frozen latent space of slot diffusion (`train.py --model slotdiff`, `model.vae`), teaching, "
         "and experiments with discrete codes.",
-        limits=_limits(run, generated),
-        dataset_name=data_name(run),
-        dataset_type="generated" if generated else "imagefolder",
+        limits=_limits(run),
         measures=MEASURES,
         beside=BESIDE,
         shares=frozenset({"explained_variance", "codebook_use"}),
         intervals_note="bootstrap over pictures",
         panels=PANELS,
-        pictures=pictures if generated else {},
-        sources=[*SOURCES, CLEVRTEX] if generated or "clevrtex" in data_name(run).lower() else SOURCES,
+        pictures=PICTURES if is_generated(run) else {},
+        sources=[*SOURCES, *data_sources(run)],
         tags=["vq-vae", "autoencoder", "latent-space", "from-scratch"],
+        **data_fields(run),
     )
 
 
-def _procedure(run: Run, generated: bool) -> str:
-    training, data, config = run.recipe.get("training") or {}, run.recipe.get("data") or {}, run.config
-    kind = "scenes drawn by this project's renderer" if generated else "pictures"
-    counts = f", {data['num_train']:,} for training" if generated and "num_train" in data else ""
-    optimiser = training.get("optim", "the Trainer's default optimiser")
-    rate = f", learning rate {training['learning_rate']:g}" if "learning_rate" in training else ""
+def _procedure(run: Run) -> str:
+    config = run.config
     codes = (
         f"codes are moving averages (decay {config['ema_decay']:g})"
         if config.get("ema_decay")
@@ -88,12 +77,12 @@ def _procedure(run: Run, generated: bool) -> str:
     revived = f"; a code unused for {config['revive_after']:,} steps is revived" if config.get("revive_after") else ""
     distance, weight = config.get("reconstruction_loss", "mse"), config.get("commitment_weight", 0.25)
     return (
-        f"Data: {data_name(run)}, {kind}{counts}. Trained from random weights with {optimiser}{rate}; the loss is the "
-        f"{distance} of the reconstruction and {weight:g} times the commitment loss, {codes}{revived}."
+        f"{data_sentence(run)}. Trained from random weights with {optimisation(run)}; the loss is the {distance} of "
+        f"the reconstruction and {weight:g} times the commitment loss, {codes}{revived}."
     )
 
 
-def _limits(run: Run, generated: bool) -> list[str]:
+def _limits(run: Run) -> list[str]:
     split = close_split(run)
     numbers = (run.metrics.get("metrics") or {}).get(split or "", {})
     limits = ["Fine textures and small objects lose most: the error is a mean over pixels, whatever they show."]
@@ -103,9 +92,4 @@ def _limits(run: Run, generated: bool) -> list[str]:
             f"PSNR rests on {numbers['samples']:,} {split} pictures and is known to about {(high - low) / 2:.2f} dB; "
             "it says nothing of pictures that look different from these."
         )
-    limits.append(
-        "It was trained on drawn scenes and says little about photographs."
-        if generated
-        else "The licence of the training images is not known here; they are not part of this repository."
-    )
-    return limits
+    return [*limits, data_limit(run)]

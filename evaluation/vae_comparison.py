@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from metrics.bootstrap import interval
-
-from .comparison import Column, ComparisonRules, Outcomes, Tests, labels_of, number_of, split_word
-from .observations import SIGNIFICANT, p_text
+from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
+from .observations import p_verdict
+from .paired_scores import METHOD, Scores, against_best, no_outcomes, ranking_split, scenes_key
 from .program_store import read_entries
 from .runs import Run
 from .scene_data import CLOSE
-from .sections import data_name
-from .statistics import holm, signed_rank
-from .vae import decibels as level_of
+from .vae import decibels
 
 METRIC = "explained_variance"
 HELD_OUT = {"val": "Val", "test": "Test"}
@@ -37,54 +34,32 @@ COLUMNS = (
 
 def split_of(runs: list[Run]) -> str:
     """The split that ranks the runs: val where all have it, else test or train."""
-    for split in CLOSE:
-        if all(number_of(run, split, f"{METRIC}_interval") is not None for run in runs):
-            return split
-    return "val"
+    return ranking_split(runs, METRIC, CLOSE)
 
 
 def data_key(run: Run) -> str:
     """What the numbers were measured on, for people: the data, their size, and the pictures of the held-out split."""
-    data = run.recipe.get("data") or {}
-    drawn = "" if data.get("path") else f", seed {data.get('seed', 0)}"
-    name = data_name(run, f"generated scenes, {data.get('difficulty', 'textured')}")
-    split = split_of([run])
-    samples = number_of(run, split, "samples")
-    counted = f", {samples:,} {split_word(split)} pictures" if samples else ""
-    return f"{name} ({data.get('image_size', 128)} px{drawn}{counted})"
-
-
-def no_outcomes(run: Run, split: str) -> Outcomes | None:
-    """A reconstruction is neither right nor wrong: `sentences` tests the errors themselves."""
-    return None
+    return scenes_key(run, split_of([run]), (run.recipe.get("data") or {}).get("image_size", 128), "pictures")
 
 
 def sentences(runs: list[Run], tests: Tests) -> list[str]:
-    """The best run against every other, picture by picture: Wilcoxon's signed-rank test, Holm's correction."""
-    split, labels = split_of(runs), labels_of(runs)
-    stored = [read_entries(run.folder).get(f"reconstruction, {split}") for run in runs]
-    levels = [number_of(run, split, "psnr") for run in runs]
-    known = [i for i, entry in enumerate(stored) if entry is not None and levels[i] is not None]
-    if len(known) < 2 or len({data_key(runs[i]) for i in known}) > 1:
+    """The best run against every other, picture by picture."""
+    split = split_of(runs)
+    scores = [_scores(run, split) for run in runs]
+    best, differences = against_best(labels_of(runs), scores, [number_of(run, split, "psnr") for run in runs])
+    if not differences:
         return []
-    best = max(known, key=lambda i: levels[i])
-    rows = []
-    for other in known:
-        if other == best or stored[other]["ids"] != stored[best]["ids"]:
-            continue
-        first, second = (level_of(np.asarray(stored[i]["errors"])) for i in (best, other))
-        rows.append((labels[other], first - second, signed_rank(first - second)))
-    if not rows:
-        return []
-    said = []
-    for (label, difference, _), p in zip(rows, holm([p for _, _, p in rows]), strict=True):
-        low, high = interval(difference)
-        told = "" if p < SIGNIFICANT else ", not told apart"
-        said.append(f"{label} by {difference.mean():.2f}\u00a0dB ({low:.2f} to {high:.2f}, {p_text(p)}{told})")
-    return [
-        f"Picture by picture {labels[best]} has the higher PSNR than {'; '.join(said)}: mean difference, its bootstrap "
-        "interval, and Wilcoxon's signed-rank test, corrected for the number of tests (Holm)."
+    said = [
+        f"{d.label} by {d.mean:.2f}\u00a0dB ({d.low:.2f} to {d.high:.2f}, {p_verdict(d.p_value)})" for d in differences
     ]
+    return [f"Picture by picture {best} has the higher PSNR than {'; '.join(said)}: {METHOD}."]
+
+
+def _scores(run: Run, split: str) -> Scores | None:
+    entry = read_entries(run.folder).get(f"reconstruction, {split}")
+    if entry is None:
+        return None
+    return Scores(np.asarray(entry["ids"]), decibels(np.asarray(entry["errors"])), data_key(run))
 
 
 RULES = ComparisonRules(

@@ -28,6 +28,7 @@ PANELS: figures.Panels = (
     ("perplexity", "Perplexity of the codes"),
 )
 SHEET = "reconstructions.png"  # pictures, published where the scenes were drawn here
+FIRST_SHEET = SHEET
 PUBLISHED_FIGURES = ("curves.png", "codes.png", SHEET)
 COLUMNS_OF_SHEET = "image, reconstruction, four times the error, latent"
 

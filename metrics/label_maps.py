@@ -11,6 +11,13 @@ import numpy as np
 MAX_LABEL = 255
 PIECE = 1 << 22  # pixels counted at once: 32 MB of indices
 BACKGROUND = 0  # the label of the background in the references
+ARGUMENTS = """
+Args:
+    predictions (integers [B, H, W], or a `list` of [H, W]): predicted segment of each pixel, any labels from 0.
+    references (integers, likewise): true segment of each pixel; 0 is the background.
+    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
+    return_samples (`bool`): also return the value of each image. Default False.
+"""  # of a metric's `compute`
 
 
 def contingency_tables(references: np.ndarray, predictions: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The frozen autoencoder of a slot diffusion model: made from a config, or read from where a trained one is kept."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def build_vae(config: PreTrainedConfig | dict[str, Any]) -> nn.Module:
 def config_of_vae(vae: nn.Module) -> PreTrainedConfig | dict[str, Any]:
     """What `vae_config` is for this autoencoder. Raises TypeError where it is neither ours nor one of diffusers."""
     if isinstance(getattr(vae, "config", None), PreTrainedConfig) and vae.config.model_type == "slot_vqvae":
-        return vae.config
+        config = copy.deepcopy(vae.config)
+        config.name_or_path = ""  # where it was loaded from is a folder of this machine
+        return config
     name = type(vae).__name__
     if name not in LIBRARY_VAES:
         raise TypeError(f"{name} is no autoencoder: give a VQVAEModel, or a VQModel or AutoencoderKL of diffusers")

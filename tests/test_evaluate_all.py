@@ -150,7 +150,7 @@ def test_publishing_takes_numbers_and_no_pictures_and_no_weights(copy, tmp_path)
 def test_publishing_with_weights_gives_a_loadable_folder(copy, tmp_path):
     from models import ResNet6n2ForImageClassification
 
-    assert evaluate_all.main([str(copy / "bn"), "--publish", str(tmp_path), "--with-weights"]) == 0
+    assert evaluate_all.main([str(copy / "bn"), "--publish", str(tmp_path), "--with-weights", "full"]) == 0
     model = ResNet6n2ForImageClassification.from_pretrained(tmp_path / "resnet-study-bn")
     assert model.config.num_labels == 4
 
@@ -224,7 +224,7 @@ def test_published_programs_carry_no_problem(programs, tmp_path):
 def test_options_are_checked(capsys):
     for arguments in (
         ["--batch-size", "0"],
-        ["--with-weights"],
+        ["--with-weights", "half"],
         ["--splits", "tune"],
         ["--beams", "0"],
         ["--checker", "absent"],
@@ -232,3 +232,15 @@ def test_options_are_checked(capsys):
         with pytest.raises(SystemExit) as stopped:
             evaluate_all.main(arguments)
         assert stopped.value.code == 2
+
+
+def test_without_arguments_all_runs_get_a_front_page(copy, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "elsewhere"
+    shutil.copytree(copy, root / "runs" / "resnet" / "norms")
+    monkeypatch.chdir(root)
+    assert evaluate_all.main([]) == 0
+    page = (root / "runs" / "report" / "index.html").read_text()
+    assert "../resnet/norms/bn/report.html" in page and "runs/report/index.html" in capsys.readouterr().out
+    for run in ("bn", "none"):
+        numbers = metrics_of(root / "runs" / "resnet" / "norms" / run)["metrics"]["val"]
+        assert f"{100 * numbers['accuracy']:.1f}\u00a0%" in page

@@ -1,7 +1,9 @@
 import json
 import re
+import shutil
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from trained_run import make_run
 
@@ -52,6 +54,21 @@ def test_the_card_gives_away_no_path_of_this_machine(trained):
     text = write_card(trained).read_text()
     assert str(trained.parent) not in text and "/tmp" not in text
     assert not re.search(r"\]\(/|galleries|report\.html", text)
+
+
+def test_of_paths_in_recipe_and_command_the_last_part_is_shown(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["data"] |= {"path": "/home/someone/birds6.tar", "cache_dir": "../cache"}
+    recipe["training"] = {**recipe.get("training", {}), "vae_recipe": "/opt/recipes/tiny.yaml"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["training"]["command"] = "train.py --recipe recipes/x.yaml --path '/home/someone/my birds' --runs ../runs"
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_card(folder).read_text()
+    assert "| `path` | birds6.tar |" in text and "| `vae_recipe` | tiny.yaml |" in text
+    assert "train.py --recipe recipes/x.yaml --path 'my birds' --runs runs\n" in text
+    assert not re.search(r"/home|/opt|\.\./", text)
 
 
 def test_the_python_of_the_card_is_python(trained):

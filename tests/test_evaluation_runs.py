@@ -4,6 +4,7 @@ import os
 import pytest
 
 from evaluation import runs
+from training import errors
 
 
 def write(folder, **files):
@@ -28,7 +29,7 @@ def test_runs_are_found_at_any_depth_and_not_inside_one_another(tmp_path):
 
 @pytest.mark.parametrize("name", ["absent", "."])
 def test_no_run_is_an_error_that_names_the_folder(tmp_path, name):
-    with pytest.raises(runs.RunError, match=str(tmp_path)):
+    with pytest.raises(errors.RunError, match=str(tmp_path)):  # the error of training, which train.py catches
         runs.find_runs(tmp_path / name)
 
 

@@ -67,7 +67,7 @@ def test_every_run_gets_its_files_and_the_study_its_comparison(study):
     said = json.loads((study / "comparison.json").read_text())
     assert said["differing"] == {"training.seed": [42, 43]}
     sentences = " ".join(said["observations"]).replace("\u00a0", " ")
-    assert "Over 2 seeds validation foreground ARI is" in sentences and "Wilcoxon" in sentences
+    assert "one, two, 2 seeds: validation foreground ARI is" in sentences and "Wilcoxon" in sentences
     values = [metrics_of(study / name)["metrics"]["val"][FOREGROUND] for name in ("one", "two")]
     assert f"{100 * np.mean(values):.1f} % on average" in sentences
 

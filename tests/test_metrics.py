@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from two_processes import run_on_two
 
 import metrics
 
@@ -157,9 +158,10 @@ import sys
 sys.modules["transformers"] = None
 import evaluate
 del sys.modules["transformers"]
+import json, metrics
 """
 ELSEWHERE = """
-import json, metrics
+
 rows, labels = [[0.8, 0.2], [0.2, 0.8], [0.6, 0.4]], [0, 0, 1]
 found = {}
 for name in ("accuracy", "calibration_error", "confusion_matrix", "f1", "per_class"):
@@ -193,8 +195,7 @@ def test_modules_load_offline_from_another_folder_with_names_that_clash(tmp_path
 
 
 TWO_PROCESSES = """
-import json, sys, metrics
-rank, cache = int(sys.argv[1]), sys.argv[2]
+answers = []
 mine = range(rank, 101, 2)  # 51 samples and 50
 labels = [i % 3 for i in mine]
 rows = {
@@ -202,27 +203,17 @@ rows = {
     "calibration_error": [[0.6, 0.3, 0.1] if i % 2 else [0.1, 0.1, 0.8] for i in mine],
 }
 for name, predictions in rows.items():
-    module = metrics.load(name, num_process=2, process_id=rank, cache_dir=cache, experiment_id="pair")
+    module = metrics.load(name, num_process=2, process_id=rank, cache_dir=sys.argv[1], experiment_id="pair")
     for start in range(0, len(mine), 16):
         module.add_batch(predictions=predictions[start : start + 16], references=labels[start : start + 16])
-    print(json.dumps(module.compute(**({"return_bins": True} if name == "calibration_error" else {}))))
+    answers.append(module.compute(**({"return_bins": True} if name == "calibration_error" else {})))
+json.dump(answers, open(f"{sys.argv[1]}/{rank}.json", "w"))
 """
 
 
 def test_two_processes_count_every_sample_once(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WITHOUT_TRANSFORMERS + TWO_PROCESSES, str(rank), str(tmp_path)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    (matrix, calibration), nothing = ([json.loads(line) for line in out.splitlines()] for out, _ in outputs)
+    run_on_two(WITHOUT_TRANSFORMERS, TWO_PROCESSES, tmp_path, cwd=ROOT)
+    (matrix, calibration), nothing = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert nothing == [None, None]
     labels = [i % 3 for i in range(101)]
     want = sklearn.metrics.confusion_matrix(labels, [(i // 2) % 3 for i in range(101)])

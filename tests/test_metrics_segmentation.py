@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
+from two_processes import run_on_two
 
 import metrics
 from metrics.label_maps import contingency_tables
@@ -199,30 +198,29 @@ def test_wrong_use_is_named(name):
         metrics.load(name).compute()
 
 
-ON_TWO_PROCESSES = """
+IMPORTS = """
 import sys
 sys.modules["transformers"] = None  # evaluate imports all of it where it is installed
 import evaluate
 del sys.modules["transformers"]
 import json, metrics
-rank, names = int(sys.argv[1]), sys.argv[2:]
+"""
+ON_TWO_PROCESSES = """
 maps = ([[[0, 0], [1, 2]]], [[[0, 0], [1, 2]]]) if rank == 0 else ([[[0, 1], [0, 1]]] * 2, [[[0, 0], [1, 1]]] * 2)
-for name in names:
+answers = []
+for name in sys.argv[1:]:
     module = metrics.load(name, num_process=2, process_id=rank, cache_dir="cache", experiment_id="pair")
     module.add_batch(predictions=maps[0], references=maps[1])
     result = module.compute(return_samples=True)
-    print(json.dumps(result and result["samples"][name]))
+    answers.append(result and result["samples"][name])
+json.dump(answers, open(f"{rank}.json", "w"))
 """
 
 
 def test_two_processes_in_another_folder(tmp_path):
     environment = {"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", ON_TWO_PROCESSES]
-    options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(rank), *NAMES], **options) for rank in range(2)]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    (ari, iou, best), nothing = ([json.loads(line) for line in out.splitlines()] for out, _ in outputs)
+    run_on_two(IMPORTS, ON_TWO_PROCESSES, *NAMES, cwd=tmp_path, env=environment)
+    (ari, iou, best), nothing = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert nothing == [None] * 3
     assert ari == [1, -0.5, -0.5]
     assert iou == pytest.approx([1, 1 / 3, 1 / 3]) and best == pytest.approx([1, 1 / 3, 1 / 3])

@@ -38,6 +38,7 @@ def test_from_parts_copies_the_vae(kind, tmp_path):
     assert_same_state(model.vae, vae)
     assert model.config.vae_config.num_codes == 20 and model.config.vae_config.ema_decay == fields.get("ema_decay")
     assert not model.vae.training and not any(parameter.requires_grad for parameter in model.vae.parameters())
+    assert str(tmp_path) not in model.config.to_json_string()
     with torch.no_grad():
         vae.encoder.conv_in.weight.zero_()
     assert bool(model.vae.encoder.conv_in.weight.any())  # a copy

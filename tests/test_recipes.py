@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 
 from training.recipe import load_recipe, study_recipes
 from training.tasks import task_class
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-FILES = sorted(p for p in RECIPES.glob("*/**/*.yaml") if not p.name.startswith("_"))
+ACCELERATE = sorted((RECIPES / "accelerate").glob("*.yaml"))
+FILES = sorted(p for p in RECIPES.glob("*/**/*.yaml") if not p.name.startswith("_") and p not in ACCELERATE)
 STUDIES = sorted({p.parent for p in FILES if p.parent.parent != RECIPES})
 
 
@@ -93,3 +95,10 @@ def test_slot_diffusion_has_the_scenes_of_its_autoencoder_and_of_slot_attention(
     assert recipes["slotdiff"].data == recipes["vae"].data == recipes["slotattn"].data
     assert recipes["slotdiff"].training["vae_recipe"] == f"recipes/vae/{name}.yaml"
     assert recipes["vae"].model["ema_decay"] and recipes["vae"].model["revive_after"] > 0
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda p: p.name)
+def test_accelerate_reads_its_configs(path):
+    config = load_config_from_file(str(path))  # raises for a key that it does not know
+    assert config.num_processes > 1 and config.mixed_precision == "no"
+    assert path.read_text().startswith("#")

@@ -221,7 +221,14 @@ def test_the_moving_average_is_the_recursion_written_out():
     assert torch.equal(model.weight, kept)
 
 
-def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path):
+def test_an_average_of_weights_and_sharded_weights_do_not_go_together(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RunError, match="FSDP splits them"):
+        task(ema_decay=0.9)
+
+
+def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/opt/train.py", "--path", "/home/birds6.tar"])
     t = task(
         early_stopping_patience=1,
         num_train_epochs=30,
@@ -231,7 +238,7 @@ def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path):
     )
     execute(t, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert facts["training"]["epochs"] == 2.0
+    assert facts["training"]["epochs"] == 2.0 and facts["training"]["command"] == "train.py --path birds6.tar"
 
 
 def test_early_stopping_on_a_metric_that_does_not_exist_is_an_error(task, tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from training.errors import RunError
@@ -72,6 +73,8 @@ class RunArguments(TrainingArguments):
             )
         if not 0 <= self.ema_decay < 1:
             raise RunError(f"training.ema_decay must be in [0, 1), not {self.ema_decay}")
+        if self.ema_decay and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            raise RunError("training.ema_decay averages whole weights and FSDP splits them: --ema_decay 0, or ddp.yaml")
         for name in ("halve_lr_every", "early_stopping_patience", "train_eval_samples"):
             if getattr(self, name) < 0:
                 raise RunError(f"training.{name} must be 0 or more, not {getattr(self, name)}")

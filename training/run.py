@@ -2,7 +2,6 @@
 
 import contextlib
 import platform
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel
 from training import checkpoints
 from training.callbacks import EpochClock, WriteHistory
 from training.errors import RunError, Terminated
+from training.portable import portable_command
 from training.run_folder import RunFolder
 from training.tasks import Task
 from training.trainer import FamilyTrainer
@@ -140,7 +140,7 @@ def facts_of(trainer: FamilyTrainer) -> dict[str, Any]:
         "precision": "bf16" if args.bf16 else "fp32",
         "channels_last": trainer.memory_format is torch.channels_last,
         "compiled": bool(args.torch_compile),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": portable_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),

@@ -4,6 +4,8 @@ import datasets
 import evaluate
 from sklearn.metrics import accuracy_score
 
+from metrics.citations import SCIKIT_LEARN
+
 _DESCRIPTION = """
 The share of samples whose predicted class is the true one, in [0, 1].
 """
@@ -22,22 +24,13 @@ Example:
     {'accuracy': 0.75}
 """
 
-_CITATION = """
-@article{scikit-learn,
-  title={Scikit-learn: Machine Learning in {P}ython},
-  author={Pedregosa, F. and others},
-  journal={Journal of Machine Learning Research},
-  volume={12}, pages={2825--2830}, year={2011}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Accuracy(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=SCIKIT_LEARN,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
             format="numpy",

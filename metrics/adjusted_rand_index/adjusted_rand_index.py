@@ -18,13 +18,9 @@ them has a single segment it is 0. Over the foreground of an image without any i
 enter the foreground's mean.
 """
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (integers [B, H, W], or a `list` of [H, W]): predicted segment of each pixel, any labels from 0.
-    references (integers, likewise): true segment of each pixel; 0 is the background.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
-    return_samples (`bool`): also return the value of each image. Default False.
-
+_KWARGS_DESCRIPTION = (
+    label_maps.ARGUMENTS
+    + """
 Returns:
     adjusted_rand_index, foreground_adjusted_rand_index (`float`; the second is None where no image has foreground);
     each with _interval (`list` of two `float`), the 95 % percentile bootstrap interval over the images;
@@ -35,6 +31,7 @@ Example:
     >>> metrics.load("adjusted_rand_index").compute(predictions=[[[5, 5], [2, 2]]], references=[[[0, 0], [1, 1]]])
     {'adjusted_rand_index': 1.0, 'foreground_adjusted_rand_index': 1.0, ...}
 """
+)
 
 _CITATION = """
 @article{hubert1985comparing,

@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 
 from metrics.bootstrap import interval
+from metrics.citations import MATHQA
 
 _DESCRIPTION = """
 The share of predicted programs that equal the gold one as text, after one trailing `|` is dropped on either side; in
@@ -27,23 +28,13 @@ Example:
     {'exact_match': 0.5, 'exact_match_interval': [0.0, 1.0]}
 """
 
-_CITATION = """
-@inproceedings{amini2019mathqa,
-  title={{MathQA}: Towards Interpretable Math Word Problem Solving with Operation-Based Formalisms},
-  author={Amini, Aida and Gabriel, Saadia and Lin, Shanchuan and Koncel-Kedziorski, Rik and Choi, Yejin and
-          Hajishirzi, Hannaneh},
-  booktitle={Conference of the North American Chapter of the Association for Computational Linguistics},
-  year={2019}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class ExactMatch(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=MATHQA,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}

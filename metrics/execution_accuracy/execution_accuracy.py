@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 
 from metrics.bootstrap import interval
+from metrics.citations import MATHQA
 from models.programs import is_correct, try_execute
 
 _DESCRIPTION = """
@@ -37,23 +38,13 @@ Example:
     {'execution_accuracy': 0.5, 'execution_accuracy_interval': [0.0, 1.0]}
 """
 
-_CITATION = """
-@inproceedings{amini2019mathqa,
-  title={{MathQA}: Towards Interpretable Math Word Problem Solving with Operation-Based Formalisms},
-  author={Amini, Aida and Gabriel, Saadia and Lin, Shanchuan and Koncel-Kedziorski, Rik and Choi, Yejin and
-          Hajishirzi, Hannaneh},
-  booktitle={Conference of the North American Chapter of the Association for Computational Linguistics},
-  year={2019}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class ExecutionAccuracy(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=MATHQA,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
                 {

@@ -4,6 +4,8 @@ import datasets
 import evaluate
 from sklearn.metrics import f1_score
 
+from metrics.citations import SCIKIT_LEARN
+
 _DESCRIPTION = """
 F1 = 2 precision recall / (precision + recall), in [0, 1]. `micro` counts over all classes together, and equals the
 accuracy where every sample has one class; `macro` is the mean over the classes; `weighted` weighs them by support.
@@ -25,22 +27,13 @@ Example:
     {'f1': 0.75}
 """
 
-_CITATION = """
-@article{scikit-learn,
-  title={Scikit-learn: Machine Learning in {P}ython},
-  author={Pedregosa, F. and others},
-  journal={Journal of Machine Learning Research},
-  volume={12}, pages={2825--2830}, year={2011}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class F1(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=SCIKIT_LEARN,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
             format="numpy",

@@ -14,13 +14,9 @@ objects, then the mean over the images. In [0, 1]. The background (true label 0)
 object does not enter the mean.
 """
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (integers [B, H, W], or a `list` of [H, W]): predicted segment of each pixel, any labels from 0.
-    references (integers, likewise): true segment of each pixel; 0 is the background.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
-    return_samples (`bool`): also return the value of each image. Default False.
-
+_KWARGS_DESCRIPTION = (
+    label_maps.ARGUMENTS
+    + """
 Returns:
     mean_best_overlap (`float`, None where no image has an object), mean_best_overlap_interval (`list` of two `float`),
     its 95 % percentile bootstrap interval over the images; num_foreground_images (`int`): how many images it is a mean
@@ -30,6 +26,7 @@ Example:
     >>> metrics.load("mean_best_overlap").compute(predictions=[[[5, 5], [2, 5]]], references=[[[0, 0], [1, 1]]])
     {'mean_best_overlap': 0.5, ...}
 """
+)
 
 _CITATION = """
 @article{ponttuset2017multiscale,

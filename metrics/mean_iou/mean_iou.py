@@ -16,13 +16,9 @@ and over the objects alone (true labels other than 0), as SlotDiffusion's mIoU a
 no segment. An image without an object does not enter the mean over objects.
 """
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (integers [B, H, W], or a `list` of [H, W]): predicted segment of each pixel, any labels from 0.
-    references (integers, likewise): true segment of each pixel; 0 is the background.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
-    return_samples (`bool`): also return the value of each image. Default False.
-
+_KWARGS_DESCRIPTION = (
+    label_maps.ARGUMENTS
+    + """
 Returns:
     mean_iou, foreground_mean_iou (`float`; the second is None where no image has an object); each with _interval
     (`list` of two `float`), the 95 % percentile bootstrap interval over the images;
@@ -33,6 +29,7 @@ Example:
     >>> metrics.load("mean_iou").compute(predictions=[[[5, 5], [2, 5]]], references=[[[0, 0], [1, 1]]])
     {'mean_iou': 0.583.., 'foreground_mean_iou': 0.5, ...}
 """
+)
 
 _CITATION = """
 @inproceedings{wu2023slotdiffusion,

@@ -4,6 +4,8 @@ import datasets
 import evaluate
 from sklearn.metrics import precision_recall_fscore_support
 
+from metrics.citations import SCIKIT_LEARN
+
 _DESCRIPTION = """
 For every class: precision (which share of its predictions is right), recall (which share of its samples is found),
 their harmonic mean F1, and support (its number of samples). A quotient with denominator 0 counts as 0.
@@ -23,22 +25,13 @@ Example:
     {'precision': [0.5, 1.0], 'recall': [1.0, 0.5], 'f1': [0.666.., 0.666..], 'support': [1, 2]}
 """
 
-_CITATION = """
-@article{scikit-learn,
-  title={Scikit-learn: Machine Learning in {P}ython},
-  author={Pedregosa, F. and others},
-  journal={Journal of Machine Learning Research},
-  volume={12}, pages={2825--2830}, year={2011}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class PerClass(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=SCIKIT_LEARN,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
             format="numpy",

@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 
 from metrics.bootstrap import interval
+from metrics.citations import MATHQA
 from models.programs import ProgramError, execute, parse
 
 _DESCRIPTION = """
@@ -31,23 +32,13 @@ Example:
     {'parses': 1.0, 'executes': 0.5, 'parses_interval': [1.0, 1.0], 'executes_interval': [0.0, 1.0]}
 """
 
-_CITATION = """
-@inproceedings{amini2019mathqa,
-  title={{MathQA}: Towards Interpretable Math Word Problem Solving with Operation-Based Formalisms},
-  author={Amini, Aida and Gabriel, Saadia and Lin, Shanchuan and Koncel-Kedziorski, Rik and Choi, Yejin and
-          Hajishirzi, Hannaneh},
-  booktitle={Conference of the North American Chapter of the Association for Computational Linguistics},
-  year={2019}
-}
-"""
-
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class ProgramValidity(evaluate.Metric):
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation=MATHQA,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"predictions": datasets.Value("string"), "problems": datasets.Value("string")}),
             reference_urls=["https://aclanthology.org/N19-1245"],

@@ -67,7 +67,7 @@ class ReconstructionMSE(evaluate.Metric):
         super().add_batch(squared_errors=errors, values=[float(references[0].size)] * len(errors))
 
     def add(self, *, prediction=None, reference=None, **unknown):
-        """Add one image and its reconstruction."""
+        """Add one image [C, H, W] and its reconstruction."""
         self.add_batch(predictions=np.asarray(prediction)[None], references=np.asarray(reference)[None], **unknown)
 
     def compute(self, *, predictions=None, references=None, **options):

@@ -1,0 +1,107 @@
+"""Scores of the same samples by several runs: the split that ranks them, what they were measured on, and how far the
+best is ahead of every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from metrics.bootstrap import interval
+
+from .comparison import Outcomes, number_of, split_word
+from .runs import Run
+from .sections import data_name
+from .statistics import holm, signed_rank
+
+METHOD = (
+    "mean difference, its bootstrap interval, and Wilcoxon's signed-rank test, corrected for the number of tests (Holm)"
+)
+
+
+class Scores(NamedTuple):
+    """What a run got for each sample: `ids` [N], and `values` float [N], more is better, NaN where there is none.
+
+    `measured_on` names the data: runs with different ones have no sample in common, whatever the ids.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    measured_on: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The best run's scores less another's, sample by sample: the mean with its 95 % bootstrap interval, and the p
+    value of Wilcoxon's signed-rank test, corrected for all differences from the best (Holm).
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def against_best(
+    labels: Sequence[str], scores: Sequence[Scores | None], levels: Sequence[float | None]
+) -> tuple[str, list[Difference]]:
+    """The label of the run with the highest level, and its difference from every other run on the same samples.
+
+    A run without scores or level is left out, a sample without a value in one of the two as well, and so is a run of
+    other samples than the best's. No differences where runs were measured on different data.
+
+    Args:
+        labels, scores, levels: of the runs, in the same order.
+    """
+    known = [i for i, found in enumerate(scores) if found is not None and levels[i] is not None]
+    if len(known) < 2 or len({scores[i].measured_on for i in known}) > 1:
+        return "", []
+    best = max(known, key=lambda i: levels[i])
+    rows = []
+    for other in known:
+        if other != best and np.array_equal(scores[best].ids, scores[other].ids):
+            difference = scores[best].values - scores[other].values
+            rows.append((labels[other], difference[~np.isnan(difference)]))
+    rows = [(label, difference) for label, difference in rows if len(difference)]
+    corrected = holm([signed_rank(difference) for _, difference in rows])
+    return labels[best], [
+        Difference(label, float(difference.mean()), *interval(difference), p)
+        for (label, difference), p in zip(rows, corrected, strict=True)
+    ]
+
+
+def ranking_split(runs: list[Run], metric: str, order: Sequence[str]) -> str:
+    """The first split of `order` for which the evaluation of every run has the metric, else val."""
+    for split in order:
+        if all(number_of(run, split, f"{metric}_interval") is not None for run in runs):
+            return split
+    return "val"
+
+
+def scenes_key(run: Run, split: str, pixels: int | None, unit: str, drawn: Sequence[str] = ()) -> str:
+    """What numbers were measured on, for people: the scenes, their size, and how many of the held-out split.
+
+    Args:
+        split: that ranks.
+        pixels: the side of an image.
+        unit: what a sample is called, in the plural.
+        drawn: what tells generated scenes from others of the same difficulty and seed.
+    """
+    data = run.recipe.get("data") or {}
+    facts = [f"{pixels} px"]
+    if not data.get("path"):
+        facts += [*drawn, f"seed {data.get('seed', 0)}"]
+    samples = number_of(run, split, "samples")
+    if samples:
+        facts.append(f"{samples:,} {split_word(split)} {unit}")
+    name = data_name(run, f"generated scenes, {data.get('difficulty', 'textured')}")
+    return f"{name} ({', '.join(facts)})"
+
+
+def no_outcomes(run: Run, split: str) -> Outcomes | None:
+    """A score is neither right nor wrong: `against_best` tests the scores themselves."""
+    return None
