@@ -12,9 +12,8 @@ bound and no heuristic: the result is that of a search to the end. Its rows then
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +78,15 @@ class BeamSearchOutput:
         )
 
 
-DecodeStep = Callable[[Tensor, Any, Any], tuple[Tensor, Any]]
+class DecodeStep(Protocol):
+    """One step of the decoder."""
+
+    def __call__(self, tokens: Tensor, state: Any, memory: Any, /) -> tuple[Tensor, Any]:
+        """Continue k sequences of each of B examples, whose last tokens are `tokens` [B, k], by one token each.
+
+        Returns logits [B, k, V] and the new state. B shrinks as examples are done; k is 1 at first, then at most
+        num_beams.
+        """
 
 
 @torch.inference_mode()
@@ -102,15 +109,9 @@ def beam_search(
     """The n best sequences of each example under a decoder.
 
     Args:
-        decode_step: (tokens [B, k], state, memory) -> (logits [B, k, V], state): k sequences of each of B examples are
-            continued by one token each. B shrinks as examples are done; k is 1 at first, then at most num_beams.
-        state: the decoder's state before the first token: a tensor [B, 1, ...], a nested tuple, list or dict of such,
-            or an object whose `reorder(beams)` returns the state of the sequences `beams` [B', k'] (flat positions in
-            B x k).
-        memory: handed to decode_step; asked for `select(rows)` when examples are done.
-        max_length: largest number of tokens generated, the end token included, the begin token not. A hypothesis that
-            has not ended by then is returned cut off: it competes by the same score, and its last token is not
-            `eos_token_id` (transformers' beam search does the same).
+        state: the decoder's before the first token, k = 1, in any form that [`reorder_state`] takes.
+        max_length: most tokens generated, the end token included, the begin token not. A hypothesis that has not ended
+            by then is returned cut off, without an end token, and competes by the same score (as in transformers).
         num_return_sequences: n, at most num_beams.
         length_penalty: 0 compares log-probabilities, 1 their means per token; above 0 favours long sequences. One beam
             is greedy search, which ends at its first end token whatever the penalty.
@@ -123,110 +124,146 @@ def beam_search(
     Raises ValueError where an argument is out of range, logits have the wrong shape, or logits are not numbers.
     """
     _check_arguments(batch_size, num_beams, max_length, num_return_sequences, length_penalty)
-    examples = torch.arange(batch_size, device=device)  # which of the caller's examples a row is
-    tokens = torch.full((batch_size, 1), bos_token_id, device=device)  # [B, k], with k = 1 for the first step
-    scores = torch.zeros((batch_size, 1), device=device)  # [B, k] log-probabilities of the running hypotheses
-    sequences = torch.zeros((batch_size, 1, 0), dtype=torch.long, device=device)  # [B, k, length so far]
-    found = BeamSearchOutput.empty(batch_size, num_return_sequences, device)  # the finished hypotheses
-    done_examples, done_found = [], []
-
+    running = _Running.start(batch_size, bos_token_id, state, memory, constraint, device)
+    found, done = BeamSearchOutput.empty(batch_size, num_return_sequences, device), []
     for length in range(1, max_length + 1):
-        # 1. One step of the decoder for every running hypothesis.
-        width = tokens.shape[1]
-        logits, state = decode_step(tokens, state, memory)
-        _check_logits(logits, (len(examples), width), (bos_token_id, eos_token_id, pad_token_id))
-        log_probabilities = _log_softmax(logits, length)  # [B, k, V]
-
-        # 2. Log-probabilities of all continuations, the inadmissible ones out of reach.
-        continued = scores.unsqueeze(2) + log_probabilities  # [B, k, V]
-        if constraint is not None:
-            continued = continued.masked_fill(~constraint.admissible(), -math.inf)
-
-        # 3. The best 2 * num_beams of them: twice as many as needed, since up to num_beams may end.
-        ranked, parents, tokens = _best(continued, 2 * num_beams)  # each [B, c], best first
-        ends = tokens == eos_token_id if length < max_length else torch.ones_like(tokens, dtype=torch.bool)
-
-        # 4. Of the first num_beams, those that end are finished: keep the best.
-        first = [part[:, :num_beams] for part in (ranked, parents, tokens, ends)]
-        if first[-1].any():
-            found = found.merge(_ended(sequences, *first, length, length_penalty), pad_token_id)
-
-        # 5. The first num_beams of the others run on (where there are too few, one that ended fills in, out of reach).
-        scores, order = ranked.masked_fill(ends, -math.inf).sort(dim=1, descending=True, stable=True)
-        scores, order = scores[:, :num_beams], order[:, :num_beams]  # [B, k']
-        parents, tokens = parents.gather(1, order), tokens.gather(1, order)
-
-        # 6. Examples are done where the best running hypothesis, were all its further tokens certain, would not beat
-        #    the worst that is kept; a single beam, where it has ended. Their rows leave the batch.
-        done = _bound(scores[:, 0], length, max_length, length_penalty) <= found.scores[:, -1]
-        if num_beams == 1:
-            done |= found.scores[:, 0] > -math.inf
-        rows = torch.arange(len(examples), device=device)
-        if done.any():
-            done_examples.append(examples[done])
-            done_found.append(found.select(done))
-            rows = rows[~done]
+        # 1. One step of the decoder: the log-probabilities of all continuations, [B, k, V].
+        continued = running.step(decode_step, (bos_token_id, eos_token_id, pad_token_id))
+        # 2. The best 2 * num_beams of them: twice as many as needed, since up to num_beams may end.
+        best = _best(continued, 2 * num_beams)
+        ends = best.tokens == eos_token_id if length < max_length else torch.ones_like(best.tokens, dtype=torch.bool)
+        # 3. Of the first num_beams, those that end are finished: keep the n best that were found.
+        if ends[:, :num_beams].any():
+            found = found.merge(running.ended(best, ends, num_beams, length_penalty), pad_token_id)
+        # 4. The first num_beams of the others run on.
+        best = best.unfinished(ends, num_beams)
+        # 5. Examples are done where even the best of these cannot reach the worst that is kept: they leave the batch.
+        over = _over(best.scores, found.scores, num_beams, length, max_length, length_penalty)
+        if over.any():
+            done.append((running.examples[over], found.select(over)))
+            rows = (~over).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            examples, found, memory = examples[rows], found.select(rows), memory.select(rows)
-            scores, parents, tokens = scores[rows], parents[rows], tokens[rows]
-
-        # 7. Put everything that belongs to a running hypothesis in its new order.
-        beams = rows.unsqueeze(1) * width + parents  # [B', k'], flat positions in B x k
-        state, sequences = reorder_state((state, sequences), beams)
-        sequences = torch.cat((sequences, tokens.unsqueeze(2)), dim=2)
-        if constraint is not None:
-            constraint.advance(beams, tokens)
-
-    return _assemble(torch.cat(done_examples), done_found, pad_token_id)
+            best, found = best.select(rows), found.select(rows)
+            running.keep(rows)
+        # 6. Everything that belongs to a running hypothesis takes the new order.
+        running.advance(best)
+    return _assemble(done, pad_token_id)
 
 
-def _log_softmax(logits: Tensor, length: int) -> Tensor:
-    log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    if log_probabilities[..., 0].isnan().any():  # one NaN or +inf makes the whole row NaN
-        raise ValueError(f"the decoder's logits for token {length} of a sequence are NaN or infinite")
-    return log_probabilities
+class _Candidates(NamedTuple):
+    """Continuations of each example's running hypotheses, best first, each field [B, c]."""
+
+    scores: Tensor  # fp32, log-probabilities
+    parents: Tensor  # int64, which hypothesis is continued: its flat position in B x k
+    tokens: Tensor  # int64, by what
+
+    def select(self, rows: Tensor) -> "_Candidates":
+        """Those of the examples at `rows` [B']."""
+        return _Candidates(*(part[rows] for part in self))
+
+    def unfinished(self, ends: Tensor, count: int) -> "_Candidates":
+        """The first `count` that do not end; where there are fewer, some that do fill in, with a score of -inf."""
+        scores, order = self.scores.masked_fill(ends, -math.inf).sort(dim=1, descending=True, stable=True)
+        scores, order = scores[:, :count], order[:, :count]
+        return _Candidates(scores, self.parents.gather(1, order), self.tokens.gather(1, order))
 
 
-def _ended(
-    sequences: Tensor,
-    ranked: Tensor,
-    parents: Tensor,
-    tokens: Tensor,
-    ends: Tensor,
-    length: int,
-    length_penalty: float,
-) -> BeamSearchOutput:
-    """Those continuations [B, k'] of `sequences` [B, k, length - 1] that end, the others with a score of -inf."""
-    log_probabilities = ranked.masked_fill(~ends, -math.inf)
-    continued = torch.cat((sequences.take_along_dim(parents.unsqueeze(2), dim=1), tokens.unsqueeze(2)), dim=2)
-    scores = log_probabilities / length**length_penalty
-    return BeamSearchOutput(continued, scores, log_probabilities, torch.full_like(tokens, length))
+@dataclass
+class _Running:
+    """The hypotheses that have not ended, k of each of the B examples that are not done, and what belongs to them."""
+
+    examples: Tensor  # int64 [B], which of the caller's examples a row is
+    sequences: Tensor  # int64 [B, k, length so far], without the begin token
+    tokens: Tensor  # int64 [B, k], the last of each
+    scores: Tensor  # fp32 [B, k], log-probabilities
+    state: Any
+    memory: Memory
+    constraint: Constraint | None
+
+    @classmethod
+    def start(cls, batch_size: int, bos_token_id: int, state: Any, memory: Memory, constraint, device) -> "_Running":
+        """One empty hypothesis of each example: k = 1 for the first step."""
+        return cls(
+            examples=torch.arange(batch_size, device=device),
+            sequences=torch.zeros((batch_size, 1, 0), dtype=torch.long, device=device),
+            tokens=torch.full((batch_size, 1), bos_token_id, device=device),
+            scores=torch.zeros((batch_size, 1), device=device),
+            state=state,
+            memory=memory,
+            constraint=constraint,
+        )
+
+    def step(self, decode_step: DecodeStep, special: tuple[int, int, int]) -> Tensor:
+        """Log-probabilities of all hypotheses continued by each token, fp32 [B, k, V]; inadmissible ones at -inf."""
+        logits, self.state = decode_step(self.tokens, self.state, self.memory)
+        _check_logits(logits, self.tokens.shape, special)
+        log_probabilities = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+        if log_probabilities[..., 0].isnan().any():  # one NaN or +inf makes the whole row NaN
+            length = self.sequences.shape[2] + 1
+            raise ValueError(f"the decoder's logits for token {length} of a sequence are NaN or infinite")
+        continued = self.scores.unsqueeze(2) + log_probabilities
+        if self.constraint is not None:
+            continued = continued.masked_fill(~self.constraint.admissible(), -math.inf)
+        return continued
+
+    def ended(self, best: _Candidates, ends: Tensor, count: int, length_penalty: float) -> BeamSearchOutput:
+        """Those of the first `count` candidates that end, as hypotheses; the others with a score of -inf."""
+        scores, parents, tokens = (part[:, :count] for part in best)
+        sequences = torch.cat((reorder_state(self.sequences, parents), tokens.unsqueeze(2)), dim=2)
+        length = sequences.shape[2]
+        log_probabilities = scores.masked_fill(~ends[:, :count], -math.inf)
+        scores = log_probabilities / length**length_penalty
+        return BeamSearchOutput(sequences, scores, log_probabilities, torch.full_like(tokens, length))
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all examples but those at `rows` [B']; their hypotheses go with the next `advance`."""
+        self.examples, self.memory = self.examples[rows], self.memory.select(rows)
+
+    def advance(self, best: _Candidates) -> None:
+        """Run on with `best` [B, k']."""
+        self.state, sequences = reorder_state((self.state, self.sequences), best.parents)
+        self.sequences = torch.cat((sequences, best.tokens.unsqueeze(2)), dim=2)
+        self.tokens, self.scores = best.tokens, best.scores
+        if self.constraint is not None:
+            self.constraint.advance(best.parents, best.tokens)
 
 
-def _bound(scores: Tensor, length: int, max_length: int, length_penalty: float) -> Tensor:
-    """The best score that running hypotheses of `length` tokens can reach. Log-probabilities are at most 0 and only
-    fall, so a score profits from the greatest length if the penalty is positive, from the least if it is negative."""
-    return scores / (max_length if length_penalty > 0 else length + 1) ** length_penalty
+def _over(
+    running: Tensor, found: Tensor, num_beams: int, length: int, max_length: int, length_penalty: float
+) -> Tensor:
+    """bool [B]: no running hypothesis, whatever its further tokens, reaches the worst that was found.
+
+    running: log-probabilities [B, k] after `length` tokens, best first; found: scores [B, n], best first.
+    Log-probabilities are at most 0 and only fall, so a score profits from the greatest length if the penalty is
+    positive, from the least if it is negative. A single beam is over where it has ended.
+    """
+    bound = running[:, 0] / (max_length if length_penalty > 0 else length + 1) ** length_penalty
+    over = bound <= found[:, -1]
+    return over | (found[:, 0] > -math.inf) if num_beams == 1 else over
 
 
-def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` best of each example's scores [B, k, V], all at most 0: scores, beams and tokens, each [B, count],
-    best first, equal ones in order of beam and token.
+def _best(scores: Tensor, count: int) -> _Candidates:
+    """The `count` best of each example's scores [B, k, V], all at most 0; equal ones in order of beam and token.
 
     topk orders equal values as its kernel happens to, which differs by device and size. Here a score and its place
     form one integer and no two are equal: bits of floats from 0 up are ordered as the floats are.
     """
-    vocabulary = scores.shape[2]
+    examples, width, vocabulary = scores.shape
     bits = scores.flatten(1).abs().view(torch.int32).to(torch.int64)
     keys = (bits << 32) | torch.arange(bits.shape[1], device=scores.device)
     keys = keys.topk(min(count, bits.shape[1]), dim=1, largest=False, sorted=True).values
     places = keys & 0xFFFFFFFF
-    return -(keys >> 32).to(torch.int32).view(torch.float32), places // vocabulary, places % vocabulary
+    first = torch.arange(0, examples * width, width, device=scores.device).unsqueeze(1)  # each example's first beam
+    best = -(keys >> 32).to(torch.int32).view(torch.float32)
+    return _Candidates(best, first + places // vocabulary, places % vocabulary)
 
 
 def reorder_state(state: Any, beams: Tensor) -> Any:
-    """The state of the sequences `beams` [B', k'], flat positions in the B x k of the state's tensors [B, k, ...]."""
+    """The state of the sequences `beams` [B', k'], flat positions in the B x k of the state's tensors [B, k, ...].
+
+    A state is such a tensor, a nested tuple, list or dict of them, or an object with a method `reorder(beams)`.
+    """
     if isinstance(state, Tensor):
         return state.flatten(0, 1).index_select(0, beams.flatten()).unflatten(0, beams.shape)
     if isinstance(state, dict):
@@ -238,8 +275,9 @@ def reorder_state(state: Any, beams: Tensor) -> Any:
 
 
 @torch.inference_mode(False)  # so that the caller may write into what is returned
-def _assemble(examples: Tensor, parts: list[BeamSearchOutput], pad_token_id: int) -> BeamSearchOutput:
-    """One output of the parts, in the caller's order of examples and cut to the longest hypothesis."""
+def _assemble(done: list[tuple[Tensor, BeamSearchOutput]], pad_token_id: int) -> BeamSearchOutput:
+    """One output of all (examples, their hypotheses), in the caller's order and cut to the longest hypothesis."""
+    examples, parts = torch.cat([rows for rows, _ in done]), [part for _, part in done]
     width = max(part.sequences.shape[2] for part in parts)
     padded = [F.pad(part.sequences, (0, width - part.sequences.shape[2]), value=pad_token_id) for part in parts]
     output = BeamSearchOutput(

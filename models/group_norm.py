@@ -19,6 +19,7 @@ class FastGroupNorm(GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same, in the dtype of x."""
         poor = x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.stride(1) == 1 and not x.is_contiguous()
         if not poor or torch.compiler.is_compiling():
             return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -32,6 +33,7 @@ class _InFloat(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        """x [N, C, H, W] -> the same, in the dtype of x."""
         ctx.sizes = (*x.shape[:2], x.shape[2] * x.shape[3], groups)
         y, mean, rstd = torch.native_group_norm(x.float(), weight.float(), bias.float(), *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
@@ -40,6 +42,7 @@ class _InFloat(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        """Gradients of x, weight and bias, each in its dtype, from that of y; once differentiable."""
         x, weight, bias, mean, rstd = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last).float()
         grads = torch.ops.aten.native_group_norm_backward(

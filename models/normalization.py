@@ -74,6 +74,7 @@ class Pool:
 
 
 def _distributed() -> bool:
+    """Whether torch.distributed's default group has more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -124,6 +125,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan, x, bias, *weights):
+        """x [N, C, H, W], bias [C], a weight [C] per pool -> y and the first pool's statistics, not differentiable."""
         ctx.plan = plan
         ctx.passes = Pieces if x.device.type == "cpu" and not torch.compiler.is_compiling() else Whole
         y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
@@ -133,6 +135,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, *_):
+        """The gradients of x, bias and weights from that of y; differentiable themselves where that is asked for."""
         x, bias, scale, *rest = ctx.saved_tensors
         plan, passes = ctx.plan, ctx.passes
         weights, found = rest[: len(plan.pools)], rest[len(plan.pools) :]
@@ -225,6 +228,7 @@ class _Norm(nn.Module):
             )
 
     def extra_repr(self) -> str:
+        """The layer's settings, as they stand in the model's printed form; so in all layers here."""
         return f"{self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
@@ -253,6 +257,8 @@ class BatchNorm2d(_Norm):
         self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same. In training it updates the running statistics; ValueError for another shape, or one
+        value per channel there."""
         self._check_shape(x)
         weight, bias = self._affine(x)
         return self._batch_normalize(x, bias, weight)
@@ -281,6 +287,7 @@ class BatchNorm2d(_Norm):
         self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), rate)
 
     def extra_repr(self) -> str:
+        """The base's, and what is kept while training."""
         sync = ", sync=True" if self.sync else ""
         return f"{super().extra_repr()}, momentum={self.momentum}, track_running_stats={self.track_running_stats}{sync}"
 
@@ -303,6 +310,7 @@ class BatchInstanceNorm2d(BatchNorm2d):
         self.gate.clamp_(0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """As [`BatchNorm2d.forward`]; here each sample alone needs two values per channel in training."""
         self._check_shape(x)
         self._check_count(x, x.shape[2] * x.shape[3])
         weight, bias = self._affine(x)
@@ -326,12 +334,14 @@ class GroupNorm(_Norm):
         self.num_groups = num_groups
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same; ValueError for another shape, or in training where a group has one value."""
         self._check_shape(x)
         self._check_count(x, x.shape[2] * x.shape[3] * self.num_channels // self.num_groups)
         weight, bias = self._affine(x)
         return _normalize(_Plan((Pool(2, self.num_channels, self.num_groups),), self.eps), x, bias, weight)[0]
 
     def extra_repr(self) -> str:
+        """The number of groups, then the base's."""
         return f"num_groups={self.num_groups}, {super().extra_repr()}"
 
 

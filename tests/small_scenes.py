@@ -10,7 +10,7 @@ from training.slotdiff import SlotDiffusionTask
 from training.vae import VQVAETask
 
 DATA = {"image_size": 16, "difficulty": "plain", "min_objects": 1, "max_objects_drawn": 3}
-DATA |= {"num_train": 48, "num_val": 11, "num_test": 5}
+DATA |= {"num_train": 24, "num_val": 7, "num_test": 3}
 VAE = {"widths": [8, 8, 16], "blocks_per_level": 1, "num_groups": 4, "num_codes": 12}
 VAE |= {"ema_decay": 0.9, "revive_after": 3}
 SLOTS = {"mlp_hidden_size": 12, "encoder_channels": [6, 8], "encoder_strides": [2, 1], "input_size": 10}
@@ -19,11 +19,11 @@ UNET |= {"head_channels": 4, "blocks_per_level": 1}
 SLOTDIFF = {"preset": "tiny", "num_slots": 4, "slot_size": 8, "slot_config": SLOTS, "unet_config": UNET}
 TRAINING = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
 TRAINING |= {"learning_rate": 2e-3, "optim": "adamw_torch", "disable_tqdm": True, "precision": "fp32"}
-TRAINING |= {"save_strategy": "steps", "save_steps": 5, "weight_decay": 0.0, "progress_pictures": 0}
+TRAINING |= {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.0, "progress_pictures": 0}
 
 
 def vae_task(cache: Path, model=None, data=None, **training) -> VQVAETask:
-    """12 steps (2 epochs) on 48 scenes."""
+    """6 steps (2 epochs) on 24 scenes."""
     fields = {**DATA, "cache_dir": str(cache), **(data or {})}
     return VQVAETask(Recipe("vae", "run", {**VAE, **(model or {})}, fields, {**TRAINING, **training}))
 

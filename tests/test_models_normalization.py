@@ -1,7 +1,8 @@
 """The hand-written norms against torch's own layers, float64 numerical derivatives and golden values."""
 
 import copy
-import socket
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from two_processes import free_port, run_on_two
 
 from models import normalization
 from models.normalization import (
@@ -376,34 +378,35 @@ def synced_step(name: str, x: Tensor, grad: Tensor, sync: bool) -> dict[str, Ten
     return run(layer, x, grad) | {key: buffer.clone() for key, buffer in layer.named_buffers()}
 
 
-def _synced_worker(rank: int, port: int, batches: list[tuple[Tensor, Tensor]], results) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(batches))
-    found = {name: synced_step(name, *batches[rank], sync=True) for name in ("bn", "bin")}
-    layer, leaf = BatchNorm2d(CHANNELS, sync=True), batches[rank][0].clone().requires_grad_()
-    (first,) = torch.autograd.grad(layer(leaf), leaf, batches[rank][1], create_graph=True)
+IMPORTS = """
+import sys, types
+sys.path[:0] = sys.argv[4:]
+sys.modules["models"] = package = types.ModuleType("models")  # its __init__ imports all of transformers
+package.__path__ = [sys.argv[3]]
+import test_models_normalization
+"""
+ON_TWO_PROCESSES = "test_models_normalization.synced_worker(rank, *sys.argv[1:3])"
+
+
+def synced_worker(rank: int, port: str, folder: str) -> None:
+    """What one of two processes does: its share of shares.pt, to 0.pt or 1.pt."""
+    x, grad = torch.load(f"{folder}/shares.pt")[rank]
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = {name: synced_step(name, x, grad, sync=True) for name in ("bn", "bin")}
+    layer, leaf = BatchNorm2d(CHANNELS, sync=True), x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(layer(leaf), leaf, grad, create_graph=True)
     found["second"] = {"x": torch.autograd.grad(first.square().sum(), leaf)[0]}
-    results.put((rank, {key: {k: v.numpy() for k, v in values.items()} for key, values in found.items()}))
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(monkeypatch):
+def test_two_processes_equal_one(tmp_path):
     """Unequal shares of a batch on two gloo processes against the whole batch on one; second derivatives too."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     x, grad = images(6, CHANNELS, 5, 4)
-    shares = [(x[:4], grad[:4]), (x[4:], grad[4:])]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    spawned = torch.multiprocessing.spawn(_synced_worker, (port, shares, results), nprocs=2, join=False)
-    found = dict(results.get(timeout=120) for _ in shares)
-    while not spawned.join():
-        pass
-    found = [
-        {key: {k: torch.from_numpy(v) for k, v in values.items()} for key, values in found[r].items()} for r in (0, 1)
-    ]
+    torch.save([(x[:4], grad[:4]), (x[4:], grad[4:])], tmp_path / "shares.pt")
+    here, environment = Path(__file__).parent, {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    run_on_two(IMPORTS, ON_TWO_PROCESSES, free_port(), tmp_path, here.parent / "models", here, env=environment)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for name in ("bn", "bin"):
         expected = synced_step(name, x, grad, sync=False)
         halves = [half[name] for half in found]

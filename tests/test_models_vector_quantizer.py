@@ -1,13 +1,12 @@
 """Quantisation against brute force, moving averages against the paper's formula, dead codes, several processes."""
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from two_processes import free_port, run_on_two
 
 from models.vector_quantizer import MAX_PENDING, VectorQuantizer
 
@@ -107,11 +106,13 @@ def test_forgetting_the_update_is_an_error():
     quantise(quantizer.eval(), torch.zeros(1, 1))
 
 
-ONE_OF_TWO = """
+IMPORTS = """
 import sys, torch, torch.distributed as dist
-rank, port, folder, models = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-sys.path.insert(0, models)
+sys.path.insert(0, sys.argv[3])
 from vector_quantizer import VectorQuantizer  # imports torch alone
+"""
+ON_TWO_PROCESSES = """
+port, folder = sys.argv[1:3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 assert dist.get_world_size() == 2
 quantizer = VectorQuantizer(6, 2, ema_decay=0.9, revive_after=1).train()
@@ -130,18 +131,8 @@ def test_two_processes_update_as_one(tmp_path):
     flat = torch.randn(20, 2)
     torch.save(quantizer.state_dict(), tmp_path / "start.pt")
     torch.save(flat, tmp_path / "flat.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-I", "-c", ONE_OF_TWO]
-    children = [
-        subprocess.Popen([*command, rank, port, tmp_path, ROOT / "models"], env=environment, stderr=subprocess.PIPE)
-        for rank in "01"
-    ]
-    for child in children:
-        _, error = child.communicate(timeout=240)
-        assert child.returncode == 0, error.decode()
+    run_on_two(IMPORTS, ON_TWO_PROCESSES, free_port(), tmp_path, ROOT / "models", cwd=tmp_path, env=environment)
     before = quantizer.embedding.weight.clone()
     quantise(quantizer, flat)
     quantizer.update()

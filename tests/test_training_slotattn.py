@@ -1,20 +1,17 @@
 """The Slot Attention task on a small net and embedded scenes of 16x16."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.metrics import adjusted_rand_score
 
 import train
 from data.clevrtex import masks_of, pixels_of
+from tests.small_scenes import DATA, assert_equal_weights
+from tests.two_processes import train_on_two
 from training.augmentation import sample_generator
 from training.errors import RunError
 from training.recipe import Recipe
@@ -23,7 +20,6 @@ from training.slot_noise import EVALUATION_STREAM, slot_noise
 from training.slotattn import SlotAttentionTask
 from training.trainer import FamilyTrainer
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "preset": "tiny",
     "num_slots": 4,
@@ -35,8 +31,6 @@ SMALL = {
     "decoder_resolution": 4,
     "decoder_channels": [8, 6],
 }
-DATA = {"image_size": 16, "difficulty": "plain", "min_objects": 1, "max_objects_drawn": 3}
-DATA |= {"num_train": 48, "num_val": 11, "num_test": 5}
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +40,16 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def task(cache):
-    """Makes a SlotAttentionTask of 12 steps (2 epochs) on 48 embedded scenes."""
+    """Makes a SlotAttentionTask of 6 steps (2 epochs) on 24 embedded scenes."""
 
     def make(model=None, data=None, **training):
         fields = {**DATA, "cache_dir": str(cache), **(data or {})}
         settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
         settings |= {"learning_rate": 2e-3, "optim": "adamw_torch", "disable_tqdm": True, "precision": "fp32"}
-        settings |= {"save_strategy": "steps", "save_steps": 5, **training}
+        settings |= {"save_strategy": "steps", "save_steps": 2, **training}
         return SlotAttentionTask(Recipe("slotattn", "run", {**SMALL, **(model or {})}, fields, settings))
 
     return make
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def assert_equal_weights(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def test_a_resumed_run_with_sampled_slots_equals_the_uninterrupted_one(task, tmp_path, monkeypatch):
@@ -82,12 +66,12 @@ def test_a_resumed_run_with_sampled_slots_equals_the_uninterrupted_one(task, tmp
     execute(task(**often), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
-        for _ in range(2):  # dies at step 5 and at step 10
+        for _ in range(2):  # dies at step 2 and at step 4
             with pytest.raises(Killed):
                 execute(task(**often), tmp_path / "parts")
     torch.rand(3)
     execute(task(**often), tmp_path / "parts")
-    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_noise_is_a_function_of_seed_stream_and_sample(task):
@@ -123,7 +107,7 @@ def test_a_batch_holds_pixels_in_minus_one_to_one_and_masks_only_in_evaluation(t
     assert "true_masks" not in made.collator(torch.zeros((), dtype=torch.int64))(rows)
 
 
-@pytest.mark.parametrize("eval_batch", [4, 11])
+@pytest.mark.parametrize("eval_batch", [4, 7])
 def test_the_metrics_of_an_evaluation_are_those_of_each_scene_alone(task, tmp_path, eval_batch):
     made = task(per_device_eval_batch_size=eval_batch)
     trainer = build_trainer(made, made.build_model(), tmp_path / "run")
@@ -238,20 +222,13 @@ def test_the_size_is_that_of_data_or_model_where_only_one_says_it(cache):
 
 
 def test_two_processes_give_what_one_gives(tmp_path, cache):
-    """The same loss, ARI and pictures, over 11 validation scenes, which do not divide by 2."""
+    """The same loss, ARI and pictures, over 7 validation scenes, which do not divide by 2."""
     fields = [f"--{key}={value}" for key, value in {**SMALL, **DATA}.items()]
     call = ["--model", "slotattn", *fields, "--cache_dir", cache, "--num_train_epochs", "2", "--precision"]
     call += ["fp32", "--warmup_steps", "0", "--per_device_eval_batch_size", "3", "--disable_tqdm", "true"]
     call = [*map(str, call), "--per_device_train_batch_size"]
     assert train.main([*call, "8", "--runs", str(tmp_path / "one")]) == 0
-    command = [sys.executable, "train.py", *call, "4", "--runs", str(tmp_path / "two"), "--processes", "2"]
-    shared = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29567", "OMP_NUM_THREADS": "1"}
-    ranks = [{**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
-    workers = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) for env in ranks]
-    for worker in workers:
-        said = worker.communicate(timeout=300)[1]
-        assert worker.returncode == 0, said
+    train_on_two([*call, "4", "--runs", str(tmp_path / "two")], ("slotattn",))
     folders = [tmp_path / name / "slotattn" / "tiny" for name in ("one", "two")]
     facts = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     assert [f["training"]["processes"] for f in facts] == [1, 2]

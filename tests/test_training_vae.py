@@ -39,7 +39,7 @@ def test_a_resumed_run_with_a_moving_codebook_equals_the_uninterrupted_one(task,
     execute(task(), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
-        for _ in range(2):  # dies at step 5 and at step 10
+        for _ in range(2):  # dies at step 2 and at step 4
             with pytest.raises(Killed):
                 execute(task(), tmp_path / "parts")
     torch.rand(3)
@@ -56,7 +56,7 @@ def test_accumulated_gradients_and_codes_are_those_of_the_large_batch(task, tmp_
 
 
 @pytest.mark.parametrize(
-    ("model", "eval_batch"), [({}, 4), ({"ema_decay": None, "reconstruction_loss": "l1", "codebook_weight": 0.5}, 11)]
+    ("model", "eval_batch"), [({}, 4), ({"ema_decay": None, "reconstruction_loss": "l1", "codebook_weight": 0.5}, 7)]
 )
 def test_the_metrics_of_an_evaluation_are_those_of_each_scene_alone(task, tmp_path, model, eval_batch):
     made = task(model, per_device_eval_batch_size=eval_batch)
@@ -84,7 +84,7 @@ def test_the_metrics_of_an_evaluation_are_those_of_each_scene_alone(task, tmp_pa
 
 def test_it_learns_to_reconstruct_and_draws_pictures_as_it_goes(task, tmp_path):
     often = {"num_train_epochs": 6, "save_strategy": "no", "progress_pictures": 4, "learning_rate": 1e-2}
-    made = task({"num_codes": 64}, **often)
+    made = task({"num_codes": 64}, {"num_train": 48}, **often)
     execute(made, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     pixels = pixels_of(made.datasets["test"][:]) / 255

@@ -48,7 +48,7 @@ def make_run(folder: Path, base: Path, steps: int = 30, data: dict | None = None
     data = {**DATA, **(data or {}), "cache_dir": str(base / "cache")}
     kept = base / f"slotdiff-{steps}-{abs(hash(json.dumps(data, sort_keys=True)))}"
     if not kept.is_dir():
-        train(kept, trained_vae.make_run(base / f"vae-of-{kept.name}", base, data=data), data, steps)
+        train(kept, trained_vae.make_run(base / f"vae-of-{kept.name}", base, 30, data), data, steps)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     training = {"learning_rate": 4e-3, "per_device_train_batch_size": 20, "seed": seed}
     recipe = {"model_family": "slotdiff", "name": f"study/{folder.name}", "model": {"preset": "tiny"}, "data": data}

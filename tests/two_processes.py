@@ -1,36 +1,59 @@
-"""Runs `train.py` as two processes on the CPU, both forked from one that has imported everything."""
+"""Programs run as two processes on the CPU, both forked from one that has imported everything."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = """
-import os, sys
+FORK = """
+import gc, os, sys
+gc.freeze()
+children = []
+for rank in (0, 1):
+    child = os.fork()
+    if child == 0:
+        break
+    children.append(child)
+else:
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+"""
+TRAINER = """
+import sys
 import train
 from training.tasks import task_class
 for family in sys.argv.pop(1).split(","):
     task_class(family)
-children = []
-for rank in ("0", "1"):
-    child = os.fork()
-    if child == 0:
-        os.environ.update(RANK=rank, LOCAL_RANK=rank)
-        code = train.main(sys.argv[1:])
-        sys.stderr.flush()
-        os._exit(code)
-    children.append(child)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+TRAIN = """
+code = train.main(sys.argv[1:])
+sys.stderr.flush()
+os._exit(code)
 """
 
 
-def train_on_two(arguments: list[str], families: tuple[str, ...], port: int) -> None:
-    """`train.py` with these arguments in two gloo processes; AssertionError with what they said where one fails."""
-    shared = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CODE, ",".join(families), *arguments, "--processes", "2"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **shared}, capture_output=True, text=True, timeout=400, check=False
-    )
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def run_on_two(imports: str, program: str, *arguments: object, **options) -> None:
+    """Run `imports` once and then `program` in two processes, whose `rank` is 0 and 1; both read `sys.argv[1:]`.
+
+    `options` go to `subprocess.run`. AssertionError with what they said where one fails.
+    """
+    command = [sys.executable, "-c", imports + FORK + program, *map(str, arguments)]
+    done = subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 400, "check": False, **options})
     assert done.returncode == 0, done.stderr
+
+
+def train_on_two(arguments: list[str], families: tuple[str, ...]) -> None:
+    """`train.py` with these arguments in two gloo processes."""
+    shared = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    arguments = [",".join(families), *arguments, "--processes", "2"]
+    run_on_two(TRAINER, TRAIN, *arguments, cwd=ROOT, env={**os.environ, **shared})
