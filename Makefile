@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/python evaluate_all.py runs/$(MODEL)/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
