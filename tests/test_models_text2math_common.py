@@ -131,7 +131,8 @@ def assert_freshly_initialised(model):
             assert 0.8 * bound < module.weight.abs().max() <= bound
             assert module.bias is None or (module.bias == 0).all()
         elif isinstance(module, torch.nn.Embedding):
-            assert 0.09 < module.weight.abs().max() <= 0.1
+            spread = 5 / math.sqrt(module.weight.numel())  # five standard errors
+            assert abs(module.weight.mean()) < spread and abs(module.weight.std() - 1) < spread
 
 
 @pytest.mark.parametrize("variant", ["two layers", "numbers and input feeding", "frozen bert"])

@@ -86,7 +86,7 @@ def train(folder: Path, data: dict, model_fields: dict, steps: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def make_run(folder: Path, base: Path, steps: int = 80, data: dict | None = None, **fields) -> Path:
+def make_run(folder: Path, base: Path, steps: int = 27, data: dict | None = None, **fields) -> Path:
     """A run in `folder`; problems, weights and the data's cache are kept in `base`, to be used again.
 
     `data` None stands for the problems of `write_problems`; else they are the fields of the recipe's group.
