@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trained_text2math import base_folder, evaluated_run
+from trained_text2math import base_folder, make_run
 
 from evaluation import solve
 from evaluation.runs import RunError
@@ -18,7 +18,7 @@ DISCOUNT = "cups cost 400 with 15 % off . what does leo pay ?"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return evaluated_run(base_folder(tmp_path_factory))
+    return make_run(tmp_path_factory.mktemp("runs") / "solver", base_folder(tmp_path_factory), steps=60)
 
 
 @pytest.fixture(scope="module")
