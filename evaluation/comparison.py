@@ -23,6 +23,10 @@ from .seeds import Spread, group_name, seed_groups
 from .statistics import Paired, holm, mcnemar
 
 BATCH = "per_device_train_batch_size"
+_MARKED = {
+    True: "Best of each column in bold.",
+    False: "The runs were measured on different data, so no best is marked.",
+}
 Tests = dict[tuple[int, int], Paired]
 
 
@@ -150,9 +154,7 @@ def results_table(runs: list[Run], out: Path) -> Table:
     caption = " ".join(
         [
             "95 % intervals below each value.",
-            "Best of each column in bold."
-            if comparable
-            else "The runs were measured on different data, so no best is marked.",
+            *([_MARKED[comparable]] if len(runs) > 1 else []),
             rules.note,
         ]
     )

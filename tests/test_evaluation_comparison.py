@@ -47,6 +47,8 @@ def test_nothing_is_bold_across_different_data(tmp_path):
     runs[1].recipe["data"] = {"image_size": 64}
     assert not any(cell.best for row in comparison.results_table(runs, tmp_path).cells() for cell in row)
     assert "different data" in observe(runs)
+    assert "different data" in comparison.results_table(runs, tmp_path).caption
+    assert "different data" not in comparison.results_table(runs[:1], tmp_path).caption
 
 
 def test_differences_are_called_real_only_where_the_paired_test_says_so(tmp_path):
