@@ -47,6 +47,7 @@ class _InputGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *factors: Tensor | None) -> tuple[Tensor | None, None, None]:
+        """x's gradient [B, N, D], the product of all factors that the iterations handed back."""
         left = [factor for factor in factors[0::2] if factor is not None]
         right = [factor for factor in factors[1::2] if factor is not None]
         return (torch.cat(left, dim=1).mT @ torch.cat(right, dim=1) if left else None), None, None
@@ -71,6 +72,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_attention: Tensor | None, grad_total: Tensor | None, grad_mass: Tensor | None):
+        """Gradients of keys [B, K, D] and offset [B, K, 1], and the factors of x's, from those of the three results."""
         x, keys, attention = ctx.saved_tensors
         if grad_total is None:
             grad_total = torch.zeros_like(keys)
@@ -239,6 +241,7 @@ class SlotAttention(nn.Module):
         return slots, attention
 
     def extra_repr(self) -> str:
+        """The settings, as they stand in the model's printed form."""
         return (
             f"num_slots={self.num_slots}, num_iterations={self.num_iterations}, slot_init={self.slot_init}, "
             f"epsilon={self.epsilon}, fold_projections={self.fold_projections}"

@@ -37,6 +37,7 @@ def block_table(config: SlotUNetConfig) -> list[BlockSpec]:
     counts: dict[str, int] = {}
 
     def add(kind: str, out_channels: int, level: int, skip: BlockSpec | None = None) -> None:
+        """Append a block of this kind, named by its letter and its number among those of the letter."""
         letter = {"residual": "R", "transformer": "T", "down": "D", "up": "U"}[kind]
         counts[letter] = counts.get(letter, 0) + 1
         in_channels = table[-1].out_channels + (skip.out_channels if skip else 0)
