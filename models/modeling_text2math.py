@@ -46,8 +46,8 @@ class Text2MathPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Glorot & Bengio 2010 for weights that read inputs, orthogonal for recurrent ones (Saxe et al. 2014), a bias
-        of 1 for forget gates (Jozefowicz et al. 2015), 0 for others; vectors of tokens standard normal, as torch's own. A
-        BERT initialises itself."""
+        of 1 for forget gates (Jozefowicz et al. 2015), 0 for others; vectors of tokens standard normal, as torch's own.
+        A BERT initialises itself."""
         if isinstance(module, nn.LSTM):
             for name, parameter in module.named_parameters():
                 if name.startswith("weight"):
