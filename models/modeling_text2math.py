@@ -35,7 +35,7 @@ class Text2MathPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the loss is a mean over the batch: the trainer divides by the accumulation steps
+    accepts_loss_kwargs = True  # `num_items_in_batch`
     _no_split_modules = ["BertLayer", "LSTMProblemEncoder", "ProgramDecoder"]
     _supports_sdpa = True
 
@@ -229,6 +229,7 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         number_values: Tensor | None = None,
         encoder_outputs: Tensor | ModelOutput | tuple | None = None,
         decoder_input_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> Text2MathOutput | tuple:
@@ -241,6 +242,8 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
                 decoder is fed at step t not the label t - 1 but its own most probable token of step t - 1 (without
                 `input_feeding` from a first pass without dropout and gradient). None feeds the labels, in one go.
             decoder_input_ids: target ids [B, T] to feed where there are no labels, `<bos>` first.
+            num_items_in_batch: by what the loss is divided, in place of the number of labels here: a trainer gives the
+                number in all parts of a batch that is split over steps or processes.
             output_attentions: also return the attention weights.
             return_dict: `False` gives a plain tuple of what is not None.
         """
@@ -257,7 +260,7 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             padding = torch.zeros_like(inputs, dtype=torch.bool) if labels is None else labels == IGNORED
             teacher_forcing_mask = teacher_forcing_mask | padding
         logits, weights = self._decode(inputs, teacher_forcing_mask, memory)
-        loss = None if labels is None else self._loss(logits, labels)
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
 
         if output_attentions is None:
             output_attentions = self.config.output_attentions
@@ -297,11 +300,15 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             torch.clear_autocast_cache()  # in some versions of torch it holds weights cast without a gradient
         return tokens
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy, at least in fp32, over the labels that are not -100; smoothed in training mode only."""
+    def _loss(self, logits: Tensor, labels: Tensor, count: Tensor | int | None) -> Tensor:
+        """Cross-entropy of the labels that are not -100, summed and divided by `count`, by their number if None: at
+        least in fp32; smoothed in training mode only."""
         smoothing = self.config.label_smoothing if self.training else 0.0
         logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))  # [B * T, V]
-        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+        keywords = {"ignore_index": IGNORED, "label_smoothing": smoothing}
+        if count is None:
+            return F.cross_entropy(logits, labels.flatten(), **keywords)
+        return F.cross_entropy(logits, labels.flatten(), reduction="sum", **keywords) / count
 
     # ---- Search ----
 

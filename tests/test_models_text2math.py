@@ -44,7 +44,9 @@ def test_the_loss_is_the_mean_over_the_tokens_that_count():
     assert count == sum(len(tokenizer().encode_program(program)) - 1 for program in PROGRAMS)
     assert output.loss.item() == pytest.approx(plain / count, rel=1e-5)
     assert model.train()(**inputs, labels=gold).loss.item() == pytest.approx(smoothed / count, rel=1e-5)
-    assert output.loss.dtype == torch.float32 and not model.accepts_loss_kwargs
+    in_parts = model.eval()(**inputs, labels=gold, num_items_in_batch=2 * count).loss.item()
+    assert in_parts == pytest.approx(plain / (2 * count), rel=1e-5)
+    assert output.loss.dtype == torch.float32 and model.accepts_loss_kwargs
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "frozen bert"])

@@ -1,12 +1,16 @@
 """The text-to-program task on a small net and the embedded problems."""
 
+import csv
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import train
 from models.programs import execute as run_program
 from models.programs import is_correct
 from tests.small_bert import save_small_bert
+from tests.two_processes import train_on_two
 from training.errors import RunError
 from training.recipe import Recipe
 from training.run import build_trainer, execute
@@ -55,6 +59,27 @@ def test_a_resumed_run_with_drawn_teacher_forcing_equals_the_uninterrupted_one(t
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+def losses(folder):
+    rows = csv.DictReader((folder / "text2math" / "tiny" / "history.csv").open())
+    return [float(row["loss"]) for row in rows if row["loss"]]
+
+
+def test_accumulated_steps_and_two_processes_give_what_one_batch_gives(tmp_path):
+    """The parts of a batch have unequal numbers of tokens: a mean of their means would be another loss."""
+    fields = {"num_train": 80, "num_dev": 21, "num_test": 10, "hidden_size": 16, "embedding_size": 12, "dropout": 0}
+    fields |= {"num_train_epochs": 2, "per_device_eval_batch_size": 8, "precision": "fp32", "disable_tqdm": "true"}
+    fields |= {"logging_strategy": "steps", "logging_steps": 1, "cache_dir": tmp_path / "cache", "warmup_steps": 0}
+    fields |= {"teacher_forcing": 0.5, "per_device_train_batch_size": 8, "eval_strategy": "no", "save_strategy": "no"}
+    call = ["--model", "text2math", *(f"--{key}={value}" for key, value in fields.items())]
+    assert train.main([*call, "--per_device_train_batch_size", "16", "--runs", str(tmp_path / "one")]) == 0
+    assert train.main([*call, "--gradient_accumulation_steps", "2", "--runs", str(tmp_path / "parts")]) == 0
+    train_on_two([*call, "--runs", str(tmp_path / "two")], ("text2math",))
+    expected = losses(tmp_path / "one")
+    assert len(expected) >= 10
+    for name in ("parts", "two"):
+        assert losses(tmp_path / name) == pytest.approx(expected, rel=1e-4), name
 
 
 def test_the_metrics_of_an_evaluation_are_those_of_each_problem_alone(task, tmp_path):

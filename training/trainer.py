@@ -111,7 +111,7 @@ class FamilyTrainer(Trainer):
             raise RunError(
                 f"training.train_sampling_strategy is group_by_length, but the data have no column {column!r}"
             )
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return EpochLengthGroupedSampler(batch, list(data[column]), self.args.data_seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
