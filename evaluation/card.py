@@ -76,6 +76,14 @@ def write_card(run_folder: Path) -> Path:
         label = run.folder.name
         curves = figures.curves([figures.Curve(label, figures.BLUE, run.history)], content.panels)
         write_atomically(run.folder / "figures" / "curves.png", figures.to_png(curves))
+    path = run.folder / "README.md"
+    write_atomically(path, card_text(run))
+    return path
+
+
+def card_text(run: Run, analysis: str = "") -> str:
+    """The card of a run; `analysis` is a section of Markdown that somebody wrote about it."""
+    content: CardContent = family_module(run, "card").card_content(run)
     # Not ModelCard.from_template: its environment keeps the line of every tag, and blank lines break a Markdown table.
     template = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(
         TEMPLATE.read_text()
@@ -86,15 +94,14 @@ def write_card(run_folder: Path) -> Path:
         results=_results(run, content),
         intervals=any(key.endswith("_interval") for split in _splits(run).values() for key in split),
         observations=run.evaluation.get("observations") or [],
+        analysis=analysis.strip(),
         settings=settings_rows(run),
         training=_training(run),
         command=portable_command(shlex.split(run.training.get("command") or "")),
         pictures={k: v for k, v in content.pictures.items() if (run.folder / "figures" / k).is_file()},
         curves="figures/curves.png" if (run.folder / "figures" / "curves.png").is_file() else None,
     )
-    path = run.folder / "README.md"
-    write_atomically(path, str(ModelCard(text)).rstrip() + "\n")
-    return path
+    return str(ModelCard(text)).rstrip() + "\n"
 
 
 def _splits(run: Run) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .card import card_text
 from .families import family_module
-from .runs import RunError, load_run
+from .runs import RunError, load_run, write_atomically
 
-PUBLISHED = ("README.md", "metrics.json", "history.csv")
+PUBLISHED = ("metrics.json", "history.csv")
+ANALYSIS = "analysis.md"
 WEIGHTS = "model.safetensors"
 LOADED = (  # what `from_pretrained` reads besides the weights
     "*.py",
@@ -29,6 +31,7 @@ LOADED = (  # what `from_pretrained` reads besides the weights
 def publish(folder: Path, destination: Path, weights: str | None = None) -> Path:
     """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, figures of numbers.
 
+    A text about the experiment that lies there as analysis.md becomes a section of the card, and stays there.
     What shows data (report.html, galleries/) and predictions per sample stay behind. Only names on the lists above are
     copied, so a new kind of file is never published by accident.
 
@@ -46,6 +49,9 @@ def publish(folder: Path, destination: Path, weights: str | None = None) -> Path
     if weights:
         _copy_weights(folder, target, weights)
         names += sorted(path.name for pattern in LOADED for path in folder.glob(pattern))
+    analysis = target / ANALYSIS
+    text = card_text(run, analysis.read_text(encoding="utf-8") if analysis.is_file() else "")
+    write_atomically(target / "README.md", text)
     for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)

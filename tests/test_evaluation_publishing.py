@@ -40,6 +40,17 @@ def test_half_the_bytes_load_as_float32_and_predict_the_same_to_float16(trained,
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
 
 
+def test_an_analysis_beside_the_published_card_becomes_a_section_of_it_each_time(trained, tmp_path):
+    target = publish(trained, tmp_path)
+    plain = (target / "README.md").read_text()
+    assert plain == (trained / "README.md").read_text()
+    (target / "analysis.md").write_text("Batch norm wins by 3 points.\n")
+    for _ in range(2):
+        publish(trained, tmp_path)
+        text = (target / "README.md").read_text()
+        assert text.replace("## Analysis\n\nBatch norm wins by 3 points.\n\n", "") == plain != text
+
+
 def test_weights_that_float16_cannot_hold_are_an_error(copy, tmp_path):
     tensors = load_file(copy / "model.safetensors")
     name = next(name for name, tensor in tensors.items() if tensor.dim() == 4)
