@@ -4,7 +4,7 @@
     python evaluate_all.py runs/resnet/birds6                # one run
     python evaluate_all.py runs/resnet/normalization         # a study: each run, and comparison.html beside them
     python evaluate_all.py RUN1 RUN2 --out runs/comparison   # any runs, compared in one place
-    python evaluate_all.py runs/resnet/birds6 --publish model_cards
+    python evaluate_all.py runs/resnet/birds6 --publish model_cards  # of a study: the cards, and a page on all
     python evaluate_all.py runs/text2math/best --beams 1 10 20  # beam search at three widths, side by side
     python evaluate_all.py runs/slotattn/textured64 --data scenes.npz  # and on data that it was never trained on
     python evaluate_all.py runs/slotattn/plain64 runs/slotdiff/plain64  # two families, side_by_side.html
@@ -30,6 +30,7 @@ from evaluation.options import Options, parse_arguments
 from evaluation.pipeline import compare, evaluate_run
 from evaluation.publishing import publish
 from evaluation.runs import RunError, find_runs, is_finished, load_run
+from evaluation.study_page import publish_studies
 from training.checkpoints import MANIFEST, verify
 
 RUNS = Path("runs")
@@ -117,6 +118,22 @@ def compare_groups(folders: list[Path], options: argparse.Namespace, failures: l
                 report_failure(error, failures)
 
 
+def publish_each(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> None:
+    """The card of every run, and the page of every study that several of them belong to."""
+    published = []
+    for folder in folders:
+        try:
+            print(publish(folder, options.publish, options.with_weights))
+            published.append(folder)
+        except (RunError, OSError) as error:
+            report_failure(error, failures)
+    try:
+        for page in publish_studies(published, options.publish):
+            print(page)
+    except OSError as error:
+        report_failure(error, failures)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run it all; returns 0, or 1 where anything failed."""
     options = parse_arguments(arguments, __doc__)
@@ -131,11 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
         check_each(done, options.checker, failures)
     if everything and done:
         print(write_front_page(done, options.out or RUNS / "report"), flush=True)
-    for folder in done if options.publish else []:
-        try:
-            print(publish(folder, options.publish, options.with_weights))
-        except (RunError, OSError) as error:
-            report_failure(error, failures)
+    if options.publish:
+        publish_each(done, options, failures)
     if failures:
         print(f"error: {len(failures)} failed, {len(done)} evaluated", file=sys.stderr)
     elif not done:

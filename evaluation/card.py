@@ -94,7 +94,7 @@ def card_text(run: Run, analysis: str = "") -> str:
         results=_results(run, content),
         intervals=any(key.endswith("_interval") for split in _splits(run).values() for key in split),
         observations=run.evaluation.get("observations") or [],
-        analysis=analysis.strip(),
+        analysis=analysis,
         settings=settings_rows(run),
         training=_training(run),
         command=portable_command(shlex.split(run.training.get("command") or "")),
@@ -131,7 +131,7 @@ def _metadata(run: Run, content: CardContent) -> ModelCardData:
         pipeline_tag=content.task,
         tags=content.tags,
         metrics=sorted({result.metric_type for result in results}),
-        model_name=f"{run.family}-{run.name.replace('/', '-')}",
+        model_name=run.published_name,
         eval_results=results or None,
     )
 

@@ -41,7 +41,8 @@ def publish(folder: Path, destination: Path, weights: str | None = None) -> Path
 
     Returns the folder written. RunError for a run without a card or weights, and for weights beyond float16's range.
     """
-    target = destination / f"{(run := load_run(folder)).family}-{run.name.replace('/', '-')}"
+    run = load_run(folder)
+    target = destination / run.published_name
     if not (folder / "README.md").is_file():
         raise RunError(f"{folder}: no card to publish. Evaluate the run first.")
     (target / "figures").mkdir(parents=True, exist_ok=True)
@@ -49,13 +50,17 @@ def publish(folder: Path, destination: Path, weights: str | None = None) -> Path
     if weights:
         _copy_weights(folder, target, weights)
         names += sorted(path.name for pattern in LOADED for path in folder.glob(pattern))
-    analysis = target / ANALYSIS
-    text = card_text(run, analysis.read_text(encoding="utf-8") if analysis.is_file() else "")
-    write_atomically(target / "README.md", text)
+    write_atomically(target / "README.md", card_text(run, analysis_of(target)))
     for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
     return target
+
+
+def analysis_of(target: Path) -> str:
+    """What somebody wrote about a published result, Markdown; "" where nobody has."""
+    path = target / ANALYSIS
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _copy_weights(folder: Path, target: Path, weights: str) -> None:

@@ -44,6 +44,11 @@ class Run:
         return str(self.recipe.get("model_family") or self.metrics.get("model") or "")
 
     @property
+    def published_name(self) -> str:
+        """Of its card and of the folder that this lies in: "resnet-normalization-bn"."""
+        return f"{self.family}-{self.name.replace('/', '-')}"
+
+    @property
     def labels(self) -> list[str]:
         """Class names in index order, from `id2label`."""
         names = self.config.get("id2label") or {}

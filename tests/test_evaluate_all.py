@@ -147,6 +147,22 @@ def test_publishing_takes_numbers_and_no_pictures_and_no_weights(copy, tmp_path)
     assert not re.search(r"galleries|report\.html", (target / "README.md").read_text())
 
 
+def test_publishing_a_study_gives_a_page_that_leads_to_the_cards(copy, tmp_path, capsys):
+    page = tmp_path / "cards" / "resnet-study" / "README.md"
+    page.parent.mkdir(parents=True)
+    (page.parent / "analysis.md").write_text("Norms help.\n")
+    assert evaluate_all.main([str(copy), "--publish", str(tmp_path / "cards")]) == 0
+    assert str(page.parent) in capsys.readouterr().out
+    text = page.read_text()
+    assert "## Analysis\n\nNorms help.\n" in text
+    for run in ("bn", "none"):
+        accuracy = metrics_of(copy / run)["metrics"]["val"]["accuracy"]
+        (row,) = re.findall(rf"^\| \[{run}\].*$", text, re.MULTILINE)
+        assert f"{100 * accuracy:.1f}\u00a0%" in row
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 3 and all((page.parent / link).is_file() for link in links)
+
+
 def test_publishing_with_weights_gives_a_loadable_folder(copy, tmp_path):
     from models import ResNet6n2ForImageClassification
 
