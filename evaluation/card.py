@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from training.portable import portable_command
 
@@ -18,7 +18,8 @@ from .report import NO_VALUE, duration, interval, percent
 from .runs import Run, load_run, write_atomically
 from .sections import settings_rows
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
+TEMPLATES = Path(__file__).resolve().parents[1] / "model_cards"
+TEMPLATE = TEMPLATES / "template.md"
 LICENSE = "apache-2.0"
 HUB_METRICS = {"f1_micro": ("f1", {"average": "micro"}), "f1_macro": ("f1", {"average": "macro"})}
 
@@ -84,11 +85,7 @@ def write_card(run_folder: Path) -> Path:
 def card_text(run: Run, analysis: str = "") -> str:
     """The card of a run; `analysis` is a section of Markdown that somebody wrote about it."""
     content: CardContent = family_module(run, "card").card_content(run)
-    # Not ModelCard.from_template: its environment keeps the line of every tag, and blank lines break a Markdown table.
-    template = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(
-        TEMPLATE.read_text()
-    )
-    text = template.render(
+    text = markdown_template(TEMPLATE).render(
         card_data=_metadata(run, content).to_yaml(),
         content=content,
         results=_results(run, content),
@@ -102,6 +99,13 @@ def card_text(run: Run, analysis: str = "") -> str:
         curves="figures/curves.png" if (run.folder / "figures" / "curves.png").is_file() else None,
     )
     return str(ModelCard(text)).rstrip() + "\n"
+
+
+def markdown_template(path: Path) -> Template:
+    """A template of Markdown. Not ModelCard.from_template: its environment keeps the line of every tag, and blank lines
+    break a table."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
 def _splits(run: Run) -> dict[str, dict[str, Any]]:

@@ -7,11 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from training.portable import portable_command
 
 from . import figures
+from .card import TEMPLATES, markdown_template
 from .comparison import commands_table, curves_of, labels_of, observe_comparison, paired_tests, results_table, rules_of
 from .comparison import settings_table as differing_table
 from .families import FAMILIES, family_module
@@ -19,7 +18,7 @@ from .publishing import analysis_of
 from .report import Cell, Table
 from .runs import Run, load_run, write_atomically
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "study.md"
+TEMPLATE = TEMPLATES / "study.md"
 
 
 def publish_studies(folders: Iterable[Path], destination: Path) -> list[Path]:
@@ -47,10 +46,7 @@ def _publish(runs: list[Run], study: str, destination: Path) -> Path:
     results = results_table(runs, target)
     for row, run in zip(results.rows, runs, strict=False):  # rows of means and of baselines follow
         row[0].href = f"../{run.published_name}/README.md"
-    template = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(
-        TEMPLATE.read_text(encoding="utf-8")
-    )
-    text = template.render(
+    text = markdown_template(TEMPLATE).render(
         title=f"{FAMILIES[runs[0].family]}: {study.replace('_', ' ')}",
         labels=labels_of(runs),
         data=sorted({rules_of(runs).data_key(run) for run in runs}),
