@@ -111,6 +111,7 @@ class FamilyTrainer(Trainer):
             raise RunError(
                 f"training.train_sampling_strategy is group_by_length, but the data have no column {column!r}"
             )
+        # Of all processes: so the order of the samples is the same whatever their number.
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return EpochLengthGroupedSampler(batch, list(data[column]), self.args.data_seed)
 
