@@ -140,6 +140,7 @@ class DiffusionSceneModel(SceneModel):
         """What the frozen autoencoder alone makes of pictures uint8 [B, S, S, 3], without slots and diffusion."""
         parts = []
         for start in range(0, len(images), self.batch_size):
-            latents = self.model.encode_images(self.pixel_values(images[start : start + self.batch_size]))
-            parts.append(to_pixels(self.model.decode_latents(latents)))
+            with exact():
+                latents = self.model.encode_images(self.pixel_values(images[start : start + self.batch_size]))
+                parts.append(to_pixels(self.model.decode_latents(latents)))
         return np.concatenate(parts)

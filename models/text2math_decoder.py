@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .configuration_text2math import Text2MathConfig
 from .programs import MAX_NUMBERS
+from .text2math_encoder import lstm_precision
 from .text2math_numbers import NumberTokens
 
 State = tuple[Tensor, ...]  # hidden [B, k, L, H], cell [B, k, L, H], and with input feeding the last attentional vector
@@ -135,7 +136,8 @@ class ProgramDecoder(nn.Module):
         """Logits [B, T, V] of the tokens that follow each of `tokens` [B, T], and attention weights [B, T, S]."""
         inputs = self._vectors(tokens, memory)
         start = (memory.hidden.transpose(0, 1), memory.cell.transpose(0, 1))  # each [L, B, H]
-        hidden, _ = self.lstm(inputs, tuple(part.to(inputs.dtype).contiguous() for part in start))
+        with lstm_precision(inputs.device):
+            hidden, _ = self.lstm(inputs, tuple(part.to(inputs.dtype).contiguous() for part in start))
         return self._predict(hidden, memory)[:2]
 
     def _vectors(self, tokens: Tensor, memory: Memory) -> Tensor:

@@ -7,6 +7,8 @@ any case, and sum up a problem in one vector, the `summary`, from which the deco
 Shapes: B problems, S tokens, D width of the states, E of a word vector.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -111,8 +113,15 @@ class BidirectionalLSTM(nn.LSTM):
     def _direction(self, inputs: Tensor, suffix: str) -> Tensor:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self, f"{name}_{suffix}") for name in names]
-        start = inputs.new_zeros(1, len(inputs), self.hidden_size)
-        return torch.lstm(inputs, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]
+        with lstm_precision(inputs.device):
+            start = inputs.new_zeros(1, len(inputs), self.hidden_size)
+            return torch.lstm(inputs, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]
+
+
+def lstm_precision(device: torch.device) -> AbstractContextManager:
+    """What an LSTM's whole sequences run in: on a GPU without autocast, which casts cuDNN's LSTMs to fp16 even where it
+    is set to bf16. With no scaled loss the smallest of their gradients would become zero in fp16."""
+    return torch.autocast(device.type, enabled=False) if device.type == "cuda" else nullcontext()
 
 
 def reversed_within_length(mask: Tensor) -> Tensor:

@@ -116,12 +116,15 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float):
         self.model = model
 
-        def average(averaged, current, num_averaged):
+        def average(averaged, current, num_averaged):  # all tensors of a dtype at once: one by one a GPU waits at each
             t = float(num_averaged)
             d = min(decay, (1 + t) / (10 + t))
-            return averaged.lerp(current.to(averaged.dtype), 1 - d) if averaged.is_floating_point() else current
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - d)
+            else:
+                torch._foreach_copy_(averaged, current)
 
-        self.averaged = AveragedModel(model, avg_fn=average, use_buffers=True)
+        self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
     def update(self) -> None:
         """Take in the model's weights after an optimiser step."""

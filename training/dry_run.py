@@ -112,10 +112,15 @@ def measure(trainer: FamilyTrainer) -> Cost:
     )
 
 
+def _available_bytes(device: torch.device) -> int:
+    """Free memory where the model is."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
 def _time_step(trainer: FamilyTrainer, batch: int, bytes_per_sample: float) -> tuple[int, float]:
     """(batch size timed, seconds of its step): the real batch where memory and patience allow, else a smaller one."""
     timed = batch
-    while timed > 2 and timed * bytes_per_sample > 0.5 * psutil.virtual_memory().available:
+    while timed > 2 and timed * bytes_per_sample > 0.5 * _available_bytes(trainer.args.device):
         timed = max(2, timed // 2)
     begun = time.perf_counter()
     _step(trainer, _batch(trainer, 2))
