@@ -192,7 +192,7 @@ def _write(rows: Callable[[], Iterator[dict]], names: list[str], image_size: int
     features = Features(
         pixels=Value("large_binary"), label=ClassLabel(names=names), id=Value("int64"), path=Value("string")
     )
-    return write_rows(rows(), features, 3 * image_size**2, staging)
+    return write_rows(rows, features, 3 * image_size**2, staging)
 
 
 def _build(fields: BirdsData, staging: Path) -> None:

@@ -7,6 +7,7 @@ pixels_of(dataset["train"][:32]).shape, masks_of(dataset["val"][:32]).shape
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ from . import birds
 from .birds import pixels_of
 from .dataset_cache import built, cache_root
 from .image_decoding import BadImage, decode, read_file
-from .image_folder import DataError
+from .image_folder import SPLITS, DataError
 from .image_rows import in_order, prepared
 from .mask_decoding import CODINGS, central_square, read_mask, resized_mask
 from .scene_archive import read_archive
@@ -38,6 +39,7 @@ __all__ = ["ClevrtexData", "image_processor", "left_out", "load_clevrtex", "mask
 PREPROCESSING_VERSION = 1
 _ORIGINAL_SIZE, _ORIGINAL_CROP = (320, 240), 0.8
 _MAX_METADATA_BYTES = 2**20
+_SHARD = 250  # scenes that a process draws in one go: about a second at 64x64
 _MOST_LISTED = 20  # unusable scenes after which reading stops
 logger = logging.getLogger(__name__)
 
@@ -245,12 +247,14 @@ def _digest(path: Path) -> str:
 def _build(fields: ClevrtexData, staging: Path) -> None:
     """Fills the empty folder: splits/ and left_out.json."""
     skipped: list[tuple[str, str]] = []
+    shards: list[tuple[str, range]] = []
     if fields.path is None:
-        rows, columns = _drawn_rows(fields), {}
+        rows, columns, shards = functools.partial(_drawn_rows, fields), {}, _shards(fields)
     elif Path(fields.path).expanduser().is_file():
-        rows, columns = _archived_rows(fields, skipped)
+        stored, columns = _archived_rows(fields, skipped)
+        rows = functools.partial(iter, stored)
     else:
-        rows, columns = _file_rows(fields, skipped), {}
+        rows, columns = functools.partial(_file_rows, fields, skipped), {}
     features = Features(
         pixels=Value("large_binary"),
         mask=Value("large_binary"),
@@ -261,23 +265,32 @@ def _build(fields: ClevrtexData, staging: Path) -> None:
         split=Value("string"),
         **columns,
     )
-    everything = write_rows(rows, features, 4 * fields.image_size**2, staging)
+    everything = write_rows(rows, features, 4 * fields.image_size**2, staging, shards)
     save_splits(everything.remove_columns("split"), everything["split"][:], staging)
     (staging / "left_out.json").write_text(json.dumps(skipped, indent=0))
 
 
-def _drawn_rows(fields: ClevrtexData) -> Iterator[dict]:
-    """Scene i of a split depends on (seed, split, i) and the fields of the drawing alone."""
+def _shards(fields: ClevrtexData) -> list[tuple[str, range]]:
+    """The scenes to draw, in pieces that take some seconds."""
     counts = {"train": fields.num_train, "val": fields.num_val, "test": fields.num_test}
+    return [
+        (split, range(start, min(start + _SHARD, count)))
+        for split, count in counts.items()
+        for start in range(0, count, _SHARD)
+    ]
+
+
+def _drawn_rows(fields: ClevrtexData, shards: list[tuple[str, range]]) -> Iterator[dict]:
+    """Scene i of a split depends on (seed, split, i) and the fields of the drawing alone."""
     numbers = fields.difficulty, fields.min_objects, fields.max_objects_drawn
-    for number, (split, count) in enumerate(counts.items()):
-        for index in range(count):
+    for split, indices in shards:
+        for index in indices:
             scene = render_scene(split, index, fields.seed, fields.image_size, *numbers)
             yield {
                 "pixels": scene.image.tobytes(),
                 "mask": scene.mask.tobytes(),
                 "has_mask": True,
-                "id": number * 10_000_000 + index,
+                "id": SPLITS.index(split) * 10_000_000 + index,
                 "path": f"{split}/{index:06d}",
                 "metadata": json.dumps(scene.metadata, separators=(",", ":")),
                 "split": split,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features
@@ -14,11 +15,20 @@ from .image_folder import SPLITS
 _BUFFER = 2**25  # bytes of rows held in memory while writing
 
 
-def write_rows(rows: Iterable[dict], features: Features, row_bytes: int, staging: Path) -> Dataset:
-    """All rows in one Arrow file below `staging`, on disk and not in memory. Raises whatever making them raises."""
+def write_rows(
+    rows: Callable[..., Iterable[dict]], features: Features, row_bytes: int, staging: Path, shards: Sequence = ()
+) -> Dataset:
+    """All of `rows()` in Arrow files below `staging`, on disk and not in memory. Raises whatever making them raises.
+
+    Where there are `shards`, of some seconds of work each, it is `rows(some of them)` in each of as many processes as
+    there are cores, and their rows in the order of the shards.
+    """
+    processes = min(len(shards), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     try:
         return Dataset.from_generator(
-            lambda: iter(rows),
+            rows,
+            gen_kwargs={"shards": list(shards)} if shards else None,
+            num_proc=processes if processes > 1 else None,
             features=features,
             cache_dir=str(staging / "rows"),
             fingerprint=hashlib.sha256(str(staging).encode()).hexdigest()[:16],
