@@ -57,4 +57,5 @@ def _text(values: dict[str, object]) -> str:
 def group_name(labels: list[str]) -> str:
     """What runs are called together: their names without the number at the end, where that makes them the same."""
     names = {re.sub(r"[-_ ]*(seed)?[-_ ]*\d+$", "", label) for label in labels}
-    return f"{names.pop() if len(names) == 1 else ', '.join(labels)}, {len(labels)} seeds"
+    name = names.pop() if len(names) == 1 else ", ".join(labels)
+    return ", ".join([*([name] if name else []), f"{len(labels)} seeds"])  # no name is left of seed0, seed1

@@ -103,6 +103,8 @@ class SlotAttentionConfig(PreTrainedConfig):
         qkv_bias (`bool`, defaults to `False`): whether the q, k, v projections have biases; in the papers they do not.
         fold_projections (`bool`, defaults to `True`): apply the k and v projections to the slots instead of the
             inputs. The same function of the same parameters, faster; see [`SlotAttention`].
+        implicit_gradient (`bool`, defaults to `False`): differentiate the last round of attention alone; see
+            [`SlotAttention`].
         encoder (`str`): `"cnn"`, convolutions with ReLU, or `"resnet18"`, ResNet-18 without its last stage, with group
             norm, a 3x3 stem of stride 1 and no max pooling.
         encoder_channels (`list[int]`): per convolution (`"cnn"`) or per stage, three of them (`"resnet18"`).
@@ -138,6 +140,7 @@ class SlotAttentionConfig(PreTrainedConfig):
     epsilon: float | None = None
     qkv_bias: bool = False
     fold_projections: bool = True
+    implicit_gradient: bool = False
     encoder: str | None = None
     encoder_channels: list[int] | tuple[int, ...] | None = None
     encoder_strides: list[int] | tuple[int, ...] | None = None

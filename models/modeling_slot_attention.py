@@ -101,6 +101,7 @@ class SlotAttentionModel(SlotAttentionPreTrainedModel):
             slot_init=config.slot_init,
             qkv_bias=config.qkv_bias,
             fold_projections=config.fold_projections,
+            implicit_gradient=config.implicit_gradient,
         )
         self.post_init()
 

@@ -5,6 +5,7 @@ weighted mean of what it has won, through a GRU and a residual MLP (arXiv:2006.1
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,9 @@ class SlotAttention(nn.Module):
             `"learned"`, K learned vectors.
         qkv_bias: biases of the three projections.
         fold_projections: see above.
+        implicit_gradient: differentiate the last round alone, as at a fixed point (Chang et al. 2022,
+            arXiv:2207.00787), with the slots before it standing for the initial ones, which get their gradient
+            (Jia et al. 2023, arXiv:2210.08990, equation 6). The values are the same.
     """
 
     def __init__(
@@ -127,13 +131,14 @@ class SlotAttention(nn.Module):
         slot_init: str = "sampled",
         qkv_bias: bool = False,
         fold_projections: bool = True,
+        implicit_gradient: bool = False,
     ):
         super().__init__()
         if slot_init not in ("sampled", "learned"):
             raise ValueError(f"slot_init={slot_init!r} is not possible: it must be 'sampled' or 'learned'")
         self.input_size, self.slot_size, self.num_slots = input_size, slot_size, num_slots
         self.num_iterations, self.epsilon = num_iterations, epsilon
-        self.slot_init, self.fold_projections = slot_init, fold_projections
+        self.slot_init, self.fold_projections, self.implicit_gradient = slot_init, fold_projections, implicit_gradient
         if slot_init == "sampled":
             self.slots_mu = nn.Parameter(torch.empty(1, 1, slot_size))
             self.slots_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size))
@@ -216,35 +221,50 @@ class SlotAttention(nn.Module):
         slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
         return slots + self.mlp(self.norm_mlp(slots))
 
+    def _rounds(self, iterate: Callable[[Tensor, int], tuple[Tensor, Tensor]], start: Tensor) -> tuple[Tensor, Tensor]:
+        """All rounds of `iterate`, (slots, number of the round) -> (slots, attention), from the slots `start`."""
+        slots, last = start, self.num_iterations - 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.implicit_gradient):
+            for number in range(last):
+                slots, _ = iterate(slots, number)
+        if self.implicit_gradient:
+            slots = slots.detach() + (start - start.detach())
+        return iterate(slots, last)
+
     def _iterate(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """The formulas as they stand."""
         k, v = _linear(self.project_k, x), _linear(self.project_v, x)  # [B, N, D]
-        for _ in range(self.num_iterations):
+
+        def iterate(slots: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
             logits = (self._queries(slots).to(k.dtype) @ k.mT).to(compute_dtype(k))
             attention = torch.softmax(logits, dim=1)  # [B, K, N]
             weights = attention + self.epsilon
             weights = weights / weights.sum(dim=-1, keepdim=True)
-            slots = self._update(slots, (weights.to(v.dtype) @ v).to(slots.dtype))
-        return slots, attention
+            return self._update(slots, (weights.to(v.dtype) @ v).to(slots.dtype)), attention
+
+        return self._rounds(iterate, slots)
 
     def _iterate_folded(self, x: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """The same with the projections on the slots' side."""
         weight, bias = self.project_k.weight, self.project_k.bias
         placeholders = _InputGradient.apply(x, slots.shape[1], self.num_iterations)
-        for iteration in range(self.num_iterations):
+
+        def iterate(slots: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
             q = self._queries(slots)
             keys = (q @ weight).to(x.dtype)  # [B, K, D_inputs]
             offset = None if bias is None else (q @ bias)[..., None].to(compute_dtype(x))
             left, right = placeholders[2 * iteration : 2 * iteration + 2]
             attention, total, mass = _Attend.apply(x, keys, offset, left, right, self.epsilon)
-            slots = self._update(slots, self.project_v((total / mass).to(slots.dtype)))
-        return slots, attention
+            return self._update(slots, self.project_v((total / mass).to(slots.dtype))), attention
+
+        return self._rounds(iterate, slots)
 
     def extra_repr(self) -> str:
         """The settings, as they stand in the model's printed form."""
         return (
             f"num_slots={self.num_slots}, num_iterations={self.num_iterations}, slot_init={self.slot_init}, "
-            f"epsilon={self.epsilon}, fold_projections={self.fold_projections}"
+            f"epsilon={self.epsilon}, fold_projections={self.fold_projections}, "
+            f"implicit_gradient={self.implicit_gradient}"
         )
 
 

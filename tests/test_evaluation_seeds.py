@@ -53,6 +53,7 @@ def test_a_group_has_a_row_of_means_below_the_runs(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "name"),
     [
+        (["seed0", "seed1", "seed2"], "3 seeds"),
         (["bn_seed0", "bn_seed1"], "bn, 2 seeds"),
         (["seed_0", "plain"], "seed_0, plain, 2 seeds"),
         (["gn0", "gn1"], "gn, 2 seeds"),

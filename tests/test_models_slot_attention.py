@@ -127,6 +127,30 @@ def test_the_fold_equals_the_plain_form_with_all_gradients(bias, iterations):
         torch.testing.assert_close(folded, plain, atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_implicit_gradient_is_that_of_the_last_round(fold):
+    attention = module(fold_projections=fold, implicit_gradient=True, num_iterations=3).double()
+    inputs, start = double(2, 11, 6).requires_grad_(), double(2, 5, 4, seed=2).requires_grad_()
+    parameters = [p for n, p in attention.named_parameters() if not n.startswith("slots_")]
+    slots, weights = attention(inputs, start)
+    found = torch.autograd.grad(slots.square().sum() + weights.square().sum(), [inputs, start, *parameters])
+    one_round = module(fold_projections=fold, num_iterations=1).double()
+    one_round.load_state_dict(attention.state_dict())
+    before = module(fold_projections=fold, num_iterations=2).double()
+    before.load_state_dict(attention.state_dict())
+    leaf = before(inputs, start)[0].detach().requires_grad_()
+    last = one_round(inputs, leaf)
+    torch.testing.assert_close((slots, weights), last, atol=1e-14, rtol=0)
+    parameters = [p for n, p in one_round.named_parameters() if not n.startswith("slots_")]
+    expected = torch.autograd.grad(last[0].square().sum() + last[1].square().sum(), [inputs, leaf, *parameters])
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-10)
+    unrolled = module(fold_projections=fold, num_iterations=3).double()
+    unrolled.load_state_dict(attention.state_dict())
+    torch.testing.assert_close(slots, unrolled(inputs, start)[0], atol=0, rtol=0)
+    attention(inputs, noise=noise(2, 4, 4).double())[0].square().sum().backward()
+    assert attention.slots_mu.grad.abs().min() > 0 and attention.slots_log_sigma.grad.abs().min() > 0
+
+
 def test_gradients_are_those_of_finite_differences():
     attention = module(qkv_bias=True, num_iterations=2).double()
     inputs, start = double(1, 4, 6).requires_grad_(), double(1, 3, 4, seed=2).requires_grad_()
