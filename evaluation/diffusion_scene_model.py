@@ -13,9 +13,10 @@ from training.diffusion_noise import diffusion_draws
 from training.scene_pictures import to_pixels
 from training.slot_noise import EVALUATION_STREAM
 
+from .loading import exact
 from .options import Options
 from .runs import Run
-from .scene_model import ROOT, SceneModel, Segmentation, exact, picture_id
+from .scene_model import ROOT, SceneModel, Segmentation, picture_id
 from .sources import with_imports
 
 SCHEDULER, STEPS = "dpmsolver++", 20  # how pictures are sampled where nothing else is said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def exact() -> AbstractContextManager:
+    """Float32 as it stands: no TF32 on GPUs that would round to it."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models import Text2MathForProgramGeneration, Text2MathTokenizer
 
-from .loading import device_of, first_line, load_model
+from .loading import device_of, exact, first_line, load_model
 from .runs import Run, RunError, digest, weights_of
 from .sources import with_imports
 
@@ -62,13 +62,14 @@ class Generator:
         """For each problem the `count` best programs of the search, best first; fewer where there are fewer."""
         found: list[list[Hypothesis]] = [[] for _ in problems]
         for rows in self._batches(problems):
-            output = self.model.generate(
-                **self._encode([problems[row] for row in rows]),
-                num_beams=num_beams,
-                constrained=constrained,
-                num_return_sequences=count,
-                return_dict_in_generate=True,
-            )
+            with exact():
+                output = self.model.generate(
+                    **self._encode([problems[row] for row in rows]),
+                    num_beams=num_beams,
+                    constrained=constrained,
+                    num_return_sequences=count,
+                    return_dict_in_generate=True,
+                )
             columns = (output.sequences, output.log_probabilities, output.lengths)
             for place, (ids, score, length) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
                 if length:
@@ -83,7 +84,8 @@ class Generator:
         sums, tokens = np.zeros(len(problems)), np.zeros(len(problems), np.int64)
         for rows in self._batches(problems):
             labels = self._labels([programs[row] for row in rows])  # [B, T]
-            logits = self.model(**self._encode([problems[row] for row in rows]), labels=labels).logits
+            with exact():
+                logits = self.model(**self._encode([problems[row] for row in rows]), labels=labels).logits
             nats = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
             sums[rows] = -nats.double().sum(1).cpu().numpy()
             tokens[rows] = (labels != IGNORED).sum(1).cpu().numpy()
@@ -94,7 +96,8 @@ class Generator:
         """The weights of one program on its problem; None for a model without attention."""
         labels = self._labels([program])
         inputs = self._encode([problem])
-        weights = self.model(**inputs, labels=labels, output_attentions=True).cross_attentions
+        with exact():
+            weights = self.model(**inputs, labels=labels, output_attentions=True).cross_attentions
         if weights is None:
             return None
         names = self.tokenizer.program_tokens

@@ -16,7 +16,7 @@ import models  # noqa: F401  registers the Auto classes
 from data.birds import BirdsData, load_birds, pixels_of
 
 from . import grad_cam
-from .loading import device_of, first_line
+from .loading import device_of, exact, first_line
 from .loading import load_model as load_weights
 from .options import SPLITS, Options
 from .predictions import Predictions, load_predictions, save_predictions
@@ -55,7 +55,7 @@ class Classifier:
         labels = np.asarray(split["label"], dtype=np.int64)
         for start in range(0, len(split), self.batch_size):
             rows = split[start : start + self.batch_size]
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with exact():
                 logits = self.model(pixel_values=self.pixel_values(pixels_of(rows))).logits.float()
             targets = torch.from_numpy(labels[start : start + self.batch_size]).to(self.device)
             probabilities.append(logits.softmax(-1).cpu().numpy())
@@ -142,7 +142,9 @@ def explain(run: Run, classifier: Classifier, split: Dataset, predictions: Predi
     for start in range(0, len(needed), 32):
         chunk = needed[start : start + 32]
         values = classifier.pixel_values(pixels_of(split[chunk]))
-        maps.update(zip(chunk, grad_cam.compute_maps(classifier.model, values, predictions.labels[chunk]), strict=True))
+        with exact():
+            found = grad_cam.compute_maps(classifier.model, values, predictions.labels[chunk])
+        maps.update(zip(chunk, found, strict=True))
     numbers = {"layers": grad_cam.target_layers(classifier.model)[1]} | _map_numbers(
         [maps[int(i)] for i in right], [maps[int(i)] for i in wrong]
     )

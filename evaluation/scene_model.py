@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from models import SlotAttentionAutoencoder
 from training.scene_pictures import to_pixels
 from training.slot_noise import EVALUATION_STREAM, slot_noise
 
-from .loading import device_of, load_model
+from .loading import device_of, exact, load_model
 from .options import Options
 from .picture_inputs import PictureInputs
 from .runs import Run, RunError
@@ -141,11 +140,6 @@ class SceneModel:
         """
         with exact():
             return to_pixels(self.model.decode(torch.from_numpy(slots).to(self.device)).reconstruction)
-
-
-def exact() -> AbstractContextManager:
-    """Float32 as it stands: no TF32 on GPUs that would round to it."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def picture_id(image: np.ndarray) -> int:

@@ -15,7 +15,7 @@ from models import VQVAEModel
 from training.scene_pictures import to_pixels
 
 from .frechet import distances, feature_distance, features_of, first_metric, no_metric
-from .loading import device_of, load_model
+from .loading import device_of, exact, load_model
 from .options import SPLITS, Options
 from .picture_inputs import PictureInputs
 from .program_store import Entry, Store
@@ -43,7 +43,7 @@ class Autoencoder:
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> Any:
         """The model's output for pictures uint8 [B, S, S, 3]."""
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with exact():
             return self.model(self.pixel_values(images))
 
 

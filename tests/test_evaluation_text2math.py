@@ -50,6 +50,20 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+def test_nothing_rounds_to_tf32_while_the_model_runs(trained, monkeypatch):
+    generator, seen, run = Generator(load_run(trained)), [], Text2MathForProgramGeneration.encode
+
+    def noticed(model, *args, **kwargs):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return run(model, *args, **kwargs)
+
+    monkeypatch.setattr(Text2MathForProgramGeneration, "encode", noticed)
+    generator.generate(["what is 3 plus 4 ?"], 2)
+    generator.log_probabilities(["what is 3 plus 4 ?"], ["add(n0,n1)"])
+    generator.attention("what is 3 plus 4 ?", "add(n0,n1)")
+    assert seen == [False] * 3 and torch.backends.cudnn.allow_tf32
+
+
 def test_predictions_are_those_of_the_model_one_problem_at_a_time(trained, data, alone):
     model, tokenizer = alone
     records = json.loads((trained / "predictions" / "val.json").read_text())
