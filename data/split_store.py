@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -35,6 +37,9 @@ def write_rows(
             writer_batch_size=max(16, _BUFFER // row_bytes),
         )
     except DatasetGenerationError as error:  # says only that generation failed: the cause is the message
+        if processes > 1:  # from another process the cause comes as text alone: here it is raised as what it is
+            shutil.rmtree(staging / "rows", ignore_errors=True)
+            return write_rows(functools.partial(rows, shards), features, row_bytes, staging)
         raise error.__cause__ or error from None
 
 
