@@ -6,7 +6,7 @@ from small_text2math import build, problems
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.text2math_encoder import BidirectionalLSTM, reversed_within_length
+from models.text2math_encoder import BidirectionalLSTM, lstm_precision, reversed_within_length
 
 LENGTHS = torch.tensor([5, 1, 9, 3])
 MASK = torch.arange(9) < LENGTHS.unsqueeze(1)
@@ -112,3 +112,15 @@ def test_a_frozen_bert_stays_in_evaluation_mode_and_gets_no_gradient():
 def test_a_problem_longer_than_bert_takes_is_refused():
     with pytest.raises(ValueError, match=r"70 tokens, this encoder takes 64: .*max_length=64"):
         build("bert").encode(torch.full((1, 70), 5))
+
+
+def test_sequences_of_an_lstm_stay_out_of_autocast_on_a_gpu_alone():
+    torch.set_autocast_enabled("cuda", True)  # as torch.autocast does where there is one
+    try:
+        with lstm_precision(torch.device("cuda")):
+            assert not torch.is_autocast_enabled("cuda")
+        assert torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    with torch.autocast("cpu", torch.bfloat16), lstm_precision(torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu")
