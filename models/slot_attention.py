@@ -236,6 +236,7 @@ class SlotAttention(nn.Module):
         k, v = _linear(self.project_k, x), _linear(self.project_v, x)  # [B, N, D]
 
         def iterate(slots: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+            """One round: slots [B, K, D] -> slots [B, K, D] and attention [B, K, N]."""
             logits = (self._queries(slots).to(k.dtype) @ k.mT).to(compute_dtype(k))
             attention = torch.softmax(logits, dim=1)  # [B, K, N]
             weights = attention + self.epsilon
@@ -250,6 +251,7 @@ class SlotAttention(nn.Module):
         placeholders = _InputGradient.apply(x, slots.shape[1], self.num_iterations)
 
         def iterate(slots: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+            """One round: slots [B, K, D] -> slots [B, K, D] and attention [B, K, N]."""
             q = self._queries(slots)
             keys = (q @ weight).to(x.dtype)  # [B, K, D_inputs]
             offset = None if bias is None else (q @ bias)[..., None].to(compute_dtype(x))
