@@ -73,7 +73,7 @@ def evaluate_each(folders: list[Path], options: argparse.Namespace, failures: li
         except RunError as error:
             report_failure(error, failures)
             continue
-        except (ValueError, OSError, RuntimeError) as error:  # whatever it is, it must not cost the other runs
+        except Exception as error:  # whatever it is, it must not cost the other runs
             report_failure(RunError(f"{folder}: {type(error).__name__}: {error}"), failures)
             continue
         print(f"{folder / 'report.html'}{'' if fresh else ' (up to date)'}", flush=True)

@@ -11,7 +11,7 @@ Every field of a recipe's groups model, data and training can be set by name: --
 import argparse
 import sys
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from accelerate import PartialState
@@ -48,7 +48,7 @@ def gather_recipes(options: argparse.Namespace) -> list[Recipe]:
         if options.model is None:
             raise RunError("say what to train: --model resnet, or --recipe FILE or FOLDER")
         options.recipe = ROOT / "recipes" / options.model / "tiny.yaml"
-        say(f"NO RECIPE GIVEN: training {options.model} for minutes on EMBEDDED pictures ({options.recipe.name}).")
+        say(f"NO RECIPE GIVEN: training {options.model} for minutes on EMBEDDED data ({options.recipe.name}).")
         say("Use --recipe for a real experiment.")
     recipes = study_recipes(options.recipe) if options.recipe.is_dir() else [load_recipe(options.recipe)]
     if options.name:
@@ -58,6 +58,11 @@ def gather_recipes(options: argparse.Namespace) -> list[Recipe]:
     for recipe in recipes:
         if options.model not in (None, recipe.model_family):
             raise RunError(f"{recipe.source} is a recipe of {recipe.model_family}, not of {options.model}")
+        parts = PurePath(recipe.name).parts
+        if not parts or PurePath(recipe.name).is_absolute() or any(part.startswith(".") for part in parts):
+            raise RunError(
+                f"{recipe.source}: the run's name is {recipe.name!r}; it must be a folder below {options.runs}"
+            )
     return recipes
 
 
@@ -109,10 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
         for task in tasks:
             try:
                 train_one(task, options, options.overwrite)
-            except RunError as error:
+            except (ValueError, OSError) as error:
                 if len(tasks) == 1:
                     raise
-                print(f"error in {task.recipe.name}: {error}", file=sys.stderr, flush=True)
+                line = " ".join(str(error).split())
+                print(f"error in {task.recipe.name}: {line}", file=sys.stderr, flush=True)
                 failed.append(task.recipe.name)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,11 +54,20 @@ BAD_INPUT = {
     "a word for a number": (["--model", "resnet", "--learning_rate", "fast"], "learning_rate must be a number"),
     "a missing folder": (["--model", "resnet", "--path", "nowhere"], "nowhere"),
     "a missing recipe": (["--recipe", "nowhere.yaml"], "there is no recipe nowhere.yaml"),
-    "r that does not fit": (["--model", "resnet", "--r", "3", "--num_classes", "4"], "(--r) is 3"),
+    "r that cannot be drawn": (["--model", "resnet", "--r", "300"], "num_classes must be an integer in"),
     "a metric not measured": (
         ["--model", "resnet", "--early_stopping_patience", "1", "--metric_for_best_model", "val_f2"],
         "'val_f2', which is not measured",
     ),
+    "a name that leads out": (["--model", "resnet", "--name", "../birds"], "must be a folder below"),
+    "no epochs": (["--model", "resnet", "--num_train_epochs", "0"], "num_train_epochs must be more than 0"),
+    "half a pixel": (["--model", "resnet", "--crop_padding", "2.5"], "crop_padding must be an integer"),
+    "no batch a step": (["--model", "resnet", "--gradient_accumulation_steps", "0"], "must be 1 or more, not 0"),
+    "a misspelt optimiser setting": (
+        ["--model", "resnet", "--optim", "sgd", "--optim_args", "momntum=0.9"],
+        "optim_args names 'momntum'",
+    ),
+    "a misspelt group": (["--model", "resnet", "--lr_multipliers", "{gaet: 3}"], "lr_multipliers names 'gaet'"),
     "too many processes asked for": (["--model", "resnet", "--processes", "4"], "1 process(es) were started, not 4"),
 }
 
@@ -86,7 +96,7 @@ def test_folders_that_cannot_be_used_are_named(capsys, tmp_path):
     assert code == 2 and str(empty) in error
     birds = class_folders(tmp_path / "birds")
     code, error = run_main(capsys, *common, "--path", birds, "--r", "5")
-    assert code == 2 and "(--r) is 5" in error and "has 2 classes" in error
+    assert code == 2 and "(--r) is 5" in error and "has 2 classes: --r 2" in error
     (birds / "train" / "wren").mkdir()
     code, error = run_main(capsys, *common, "--path", birds)
     assert code == 2 and "wren" in error
@@ -128,11 +138,35 @@ def test_a_study_runs_all_and_skips_what_has_finished(capsys, tmp_path, small):
     assert {p: p.stat().st_mtime_ns for p in written} == written
 
 
+def test_a_study_goes_on_after_a_run_that_cannot_be_trained(capsys, tmp_path, small):
+    study = tmp_path / "norms"
+    study.mkdir()
+    for name, model in (("a", "{norm: ln, num_channels: 1, n: 1}"), ("b", "{norm: bn, n: 1}")):
+        text = f"model_family: resnet\nmodel: {model}\ntraining: {{num_train_epochs: 1}}\n"
+        (study / f"{name}.yaml").write_text(text)
+    code, error = run_main(capsys, "--recipe", study, "--runs", tmp_path / "runs", *small)
+    assert code == 2 and "error in norms/a: " in error and error.endswith("1 of 2 runs failed: norms/a")
+    assert [p.parent.name for p in (tmp_path / "runs").rglob("metrics.json")] == ["b"]
+
+
+def test_other_settings_for_a_finished_run_are_an_error(capsys, tmp_path, small):
+    call = ["--model", "resnet", "--runs", tmp_path, "--num_train_epochs", "1", *small]
+    assert run_main(capsys, *call)[0] == 0
+    code, error = run_main(capsys, *call, "--norm", "gn")
+    assert code == 2 and "holds another experiment (model.norm: 'gn', was 'bn')" in error
+    assert run_main(capsys, *call, "--norm", "gn", "--overwrite")[0] == 0
+    assert "norm: gn" in (tmp_path / "resnet" / "tiny" / "recipe.yaml").read_text()
+
+
 def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     assert train.main(["--model", "resnet", "--dry-run", "--runs", str(tmp_path / "runs"), *small]) == 0
     said = capsys.readouterr().out
-    for word in ("parameters", "memory a step", "expected"):
+    for word in ("parameters", "memory a step", "at batch 8\n", "expected"):
         assert word in said
+    assert re.search(r"steps +112\n", said)  # 14 epochs of 64 / 8
+    assert train.main(["--model", "resnet", "--dry-run", "--gradient_accumulation_steps", "3", *small]) == 0
+    said = capsys.readouterr().out
+    assert "at batch 8 times 3\n" in said and re.search(r"steps +42\n", said)  # 3, 3 and 2 batches an epoch
     assert not list(tmp_path.rglob("*"))
 
 

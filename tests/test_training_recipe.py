@@ -86,6 +86,12 @@ def test_a_study_is_the_files_of_a_folder_in_order(tmp_path):
         ("model_family: resnet\nmodel: [1]\n", "model must be a mapping"),
         ("a: [", "not valid YAML"),
         ("just text", "must hold the groups"),
+        ("model_family: resnet\nmodel: {n: 1}\nmodel: {n: 2}\n", "'model' is written twice"),
+        ("model_family: resnet\nmodel: {1: 2}\n", "model must be a mapping"),
+        ("model_family: [resnet]\n", "model_family must be a text"),
+        ("model_family: resnet\nname: 5\n", "name must be a text, not 5"),
+        ("model_family: resnet\nbase: 5\n", "base must be a text, not 5"),
+        ("5: resnet\n", "unknown top-level key 5"),
     ],
 )
 def test_malformed_recipes_are_named(tmp_path, text, message):

@@ -138,7 +138,17 @@ def test_a_folder_of_another_experiment_is_refused_and_kept(task, tmp_path, monk
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="is not empty"):
         execute(task(), tmp_path / "mine")
+    with pytest.raises(RunError, match="is not empty"):
+        execute(task(), tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_overwriting_a_run_deletes_no_other_run_in_it(task, tmp_path):
+    execute(task(), tmp_path / "study")
+    execute(task(), tmp_path / "study" / "inner")
+    with pytest.raises(RunError, match=r"holds another run, .*inner"):
+        execute(task(seed=1), tmp_path / "study", overwrite=True)
+    assert weights(tmp_path / "study") and weights(tmp_path / "study" / "inner")
 
 
 def test_a_finished_run_is_not_trained_again(task, tmp_path):
@@ -241,6 +251,27 @@ def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path, monkeypat
     assert facts["training"]["epochs"] == 2.0 and facts["training"]["command"] == "train.py --path birds6.tar"
 
 
+def test_a_run_killed_after_its_early_stop_does_not_train_on(task, tmp_path, monkeypatch):
+    settings = {"early_stopping_patience": 1, "num_train_epochs": 9, "save_strategy": "epoch", "ema_decay": 0.5}
+    settings |= {"metric_for_best_model": "val_loss", "greater_is_better": True}  # worse is better: it stops soon
+    execute(task(**settings), tmp_path / "whole")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.run._publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(task(**settings), tmp_path / "parts")
+    history = (tmp_path / "parts" / "history.csv").read_text()
+    execute(task(**settings), tmp_path / "parts")
+    assert (tmp_path / "parts" / "history.csv").read_text() == history
+    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
+    assert whole["metrics"] == parts["metrics"] and whole["training"]["steps"] == parts["training"]["steps"] < 90
+    assert parts["training"]["seconds"] > 0
+
+
 def test_early_stopping_on_a_metric_that_does_not_exist_is_an_error(task, tmp_path):
     t = task(early_stopping_patience=1, metric_for_best_model="val_acuracy", save_strategy="epoch")
     with pytest.raises(RunError, match=r"'val_acuracy', which is not measured; known are .*val_accuracy"):
@@ -292,3 +323,16 @@ def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
     assert checkpoints.newest_valid(tmp_path / "parts" / "checkpoints")[0].name == "checkpoint-4"
     execute(task(), tmp_path / "parts")
     assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_signal_during_an_evaluation_saves_and_stops_after_it(task, tmp_path, monkeypatch):
+    original = trainer_module.FamilyTrainer.prediction_step
+
+    def signalled(self, *args, **kwargs):
+        self.stop_on_signal._remember(15, None)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_module.FamilyTrainer, "prediction_step", signalled)
+    with pytest.raises(Terminated):
+        execute(task(), tmp_path / "run")
+    assert checkpoints.newest_valid(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-10"

@@ -71,6 +71,12 @@ class RunArguments(TrainingArguments):
             raise RunError(
                 f"training.memory_format must be one of {', '.join(MEMORY_FORMATS)}, not {self.memory_format!r}"
             )
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise RunError(f"training.num_train_epochs must be more than 0, not {self.num_train_epochs}")
+        if self.gradient_accumulation_steps < 1:
+            raise RunError(
+                f"training.gradient_accumulation_steps must be 1 or more, not {self.gradient_accumulation_steps}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise RunError(f"training.ema_decay must be in [0, 1), not {self.ema_decay}")
         if self.ema_decay and parse_flag_from_env("ACCELERATE_USE_FSDP"):

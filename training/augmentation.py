@@ -29,7 +29,7 @@ class ImageAugmentation:
             it; in [0, 1].
         erasing: probability of filling a rectangle of 2 to 20 % of the area with grey (Zhong et al. 2020).
         mixup: alpha of mixup (Zhang et al. 2018), 0 for none: each picture is blended with its neighbour in the
-            batch, its weight drawn from Beta(alpha, alpha); labels become soft.
+            batch of its process, its weight drawn from Beta(alpha, alpha); labels become soft.
     """
 
     train_size: int | None = None
@@ -41,10 +41,10 @@ class ImageAugmentation:
     mixup: float = 0.0
 
     def __post_init__(self):
-        if self.train_size is not None and self.train_size < 8:
-            raise RunError(f"training.train_size must be at least 8, not {self.train_size}")
-        if self.crop_padding < 0:
-            raise RunError(f"training.crop_padding must be 0 or more, not {self.crop_padding}")
+        if self.train_size is not None and (type(self.train_size) is not int or self.train_size < 8):
+            raise RunError(f"training.train_size must be an integer of at least 8, not {self.train_size!r}")
+        if type(self.crop_padding) is not int or self.crop_padding < 0:
+            raise RunError(f"training.crop_padding must be an integer of 0 or more, not {self.crop_padding!r}")
         if self.crop_area is not None:
             low, high = self.crop_area
             if not 0 < low <= high <= 1:

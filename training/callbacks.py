@@ -31,7 +31,8 @@ class EpochClock(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM or SIGINT: finish the step, save, stop. `signum` then holds the signal, for the exit code."""
+    """SIGTERM or SIGINT: finish the step or the evaluation, save, stop. `signum` then holds the signal, for the exit
+    code."""
 
     def __init__(self):
         self.signum: int | None = None
@@ -48,6 +49,9 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.on_step_end(args, state, control)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:

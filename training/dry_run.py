@@ -1,5 +1,6 @@
 """`train.py --dry-run`: what an experiment would cost on this machine, measured on a few real steps."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ FORWARD_SHARE = 1 / 3  # an evaluation pass costs about a third of a training pa
 
 @dataclass
 class Cost:
-    """Parameters, bytes and hours of an experiment; `batch_timed` is the batch the step time was taken at."""
+    """Parameters, bytes and hours of an experiment; `batch_timed` is the batch the step time was taken
+    at, `accumulated` the batches that an optimiser step sums up."""
 
     parameters: int
     bytes_fixed: int
     bytes_per_sample: float
     batch: int
     batch_timed: int
+    accumulated: int
     seconds_per_step: float
     steps: int
     eval_samples: int
@@ -34,16 +37,17 @@ class Cost:
     @property
     def hours(self) -> float:
         """Training and its evaluations, checkpoints not counted."""
-        evaluation = self.eval_samples * FORWARD_SHARE * self.seconds_per_step / self.batch
+        evaluation = self.eval_samples * FORWARD_SHARE * self.seconds_per_step / (self.batch * self.accumulated)
         return (self.steps * self.seconds_per_step + evaluation) / 3600
 
     def __str__(self) -> str:
         timed = "" if self.batch_timed == self.batch else f" (scaled up from a batch of {self.batch_timed})"
+        times = f" times {self.accumulated}" if self.accumulated > 1 else ""
         return (
             f"parameters           {self.parameters:,}\n"
             f"memory a step        {self.bytes_per_step / 2**30:.2f} GiB, of it {self.bytes_fixed / 2**30:.2f} GiB "
             f"weights, gradients and optimiser state, {self.bytes_per_sample / 2**20:.1f} MiB a sample\n"
-            f"step time            {self.seconds_per_step:.3f} s at batch {self.batch}{timed}\n"
+            f"step time            {self.seconds_per_step:.3f} s at batch {self.batch}{times}{timed}\n"
             f"steps                {self.steps:,}\n"
             f"expected             {self.hours:.2f} h on this machine, evaluations included"
         )
@@ -83,7 +87,9 @@ def measure(trainer: FamilyTrainer) -> Cost:
     args = trainer.args
     batch = args.train_batch_size
     per_epoch = len(trainer.train_dataset) // (batch * args.world_size) or 1
-    steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * per_epoch)
+    accumulated = args.gradient_accumulation_steps
+    updates = math.ceil(per_epoch / accumulated)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
     trainer.create_optimizer_and_scheduler(steps)
     trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.model.train()
@@ -106,7 +112,8 @@ def measure(trainer: FamilyTrainer) -> Cost:
         bytes_per_sample=per_sample,
         batch=batch,
         batch_timed=timed,
-        seconds_per_step=seconds * batch / timed,
+        accumulated=accumulated,
+        seconds_per_step=seconds * accumulated * batch / timed,
         steps=steps,
         eval_samples=eval_samples * evaluations,
     )

@@ -22,7 +22,14 @@ MAX_BASES = 8
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars: `1e-4` is a number, and `no` (an `eval_strategy`) is no boolean."""
+    """SafeLoader with YAML 1.2's scalars: `1e-4` is a number, and `no` (an `eval_strategy`) is no boolean. A key that
+    is written twice in a mapping is an error; PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is written twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _BOOLEAN = "tag:yaml.org,2002:bool"
@@ -84,10 +91,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} must hold the groups {', '.join(GROUPS)}")
     for key in content:
         if key not in TOP_LEVEL:
-            raise RunError(f"{path}: unknown top-level key {key!r}; {_nearest(key, TOP_LEVEL)}")
+            raise RunError(f"{path}: unknown top-level key {key!r}; {_nearest(str(key), TOP_LEVEL)}")
+    for key in ("model_family", "name", "base"):
+        if not isinstance(content.get(key), str | None):
+            raise RunError(f"{path}: {key} must be a text, not {content[key]!r}")
     for group in GROUPS:
         content[group] = content.get(group) or {}
-        if not isinstance(content[group], dict):
+        if not isinstance(content[group], dict) or not all(isinstance(key, str) for key in content[group]):
             raise RunError(f"{path}: {group} must be a mapping of field names to values")
     return content
 

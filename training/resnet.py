@@ -54,7 +54,7 @@ class ResNetTask(Task):
         super().__init__(recipe)
         wanted = recipe.model.get("num_labels")
         if wanted is not None and recipe.data.get("path") is None:
-            recipe.data.setdefault("num_classes", wanted)  # the generator draws as many classes as the net is to have
+            recipe.data["num_classes"] = wanted  # the generator draws as many classes as the net is to have
         self.data_fields: BirdsData = build_dataclass(BirdsData, recipe.data, "data", recipe.source)
 
     @cached_property
@@ -64,7 +64,9 @@ class ResNetTask(Task):
         wanted = self.recipe.model.get("num_labels", len(classes))
         if wanted != len(classes):
             where = self.data_fields.path or "the embedded pictures"
-            raise RunError(f"model.num_labels (--r) is {wanted}, but {where} has {len(classes)} classes; leave --r out")
+            raise RunError(
+                f"model.num_labels (--r) is {wanted}, but {where} has {len(classes)} classes: --r {len(classes)}"
+            )
         return splits
 
     @property

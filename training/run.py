@@ -59,11 +59,13 @@ def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
         False if the run had finished before and nothing was done.
 
     Raises:
-        RunError: what the user can mend. Terminated: a signal stopped the run, its state is saved.
+        RunError: what the user can mend, such as a folder that holds another experiment.
+        Terminated: a signal stopped the run, its state is saved.
     """
     state = PartialState()
     folder = RunFolder(path)
     if folder.finished and not overwrite:
+        folder.check_same(task.recipe)
         return False
     with folder.locked() if state.is_main_process else contextlib.nullcontext():
         with state.main_process_first():
@@ -87,6 +89,9 @@ def _train(trainer: FamilyTrainer, folder: RunFolder) -> None:
             print(f"resuming from {checkpoint}", file=sys.stderr)
         elif passed_over:
             print("no valid checkpoint is left: starting from the beginning", file=sys.stderr)
+    if checkpoint is not None and trainer.stopped_early(checkpoint):  # killed between its end and its publication
+        trainer.restore_best(checkpoint)
+        return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.stop_on_signal.signum is not None:
         raise Terminated(trainer.stop_on_signal.signum, trainer.state.global_step)
@@ -130,7 +135,7 @@ def facts_of(trainer: FamilyTrainer) -> dict[str, Any]:
     args = trainer.args
     log = trainer.state.log_history
     return {
-        "seconds": next((e["seconds"] for e in reversed(log) if "train_runtime" in e), None),
+        "seconds": next((e["seconds"] for e in reversed(log) if "train_runtime" in e), log[-1]["seconds"]),
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
         "parameters": trainer.model.num_parameters(),

@@ -68,24 +68,31 @@ class RunFolder:
         """In what `recipe` is another experiment than the one that the folder holds: lines, none if it is the same."""
         return recipe.differences(_without_free(load_recipe(self.path / RECIPE), recipe))
 
+    def check_same(self, recipe: Recipe) -> None:
+        """Raise a RunError if the folder holds another experiment than `recipe`."""
+        differences = self.differences(recipe) if (self.path / RECIPE).is_file() else []
+        if differences:
+            raise RunError(
+                f"{self.path} holds another experiment ({'; '.join(differences[:4])}); "
+                "choose another --name, or --overwrite to delete it"
+            )
+
     def claim(self, recipe: Recipe, *, overwrite: bool = False) -> None:
         """Make the folder this recipe's: fresh, or the same experiment's continuation.
 
         Raises:
-            RunError: the folder holds another experiment, or files that are no run at all.
+            RunError: the folder holds another experiment, other runs in folders of its own, or files that are no run
+                at all. The last two stop `overwrite`, too.
         """
         saved = self.path / RECIPE
+        if not saved.is_file() and any(p.name != LOCK for p in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no {RECIPE}; choose another --name")
+        if inner := next(self.path.glob(f"*/**/{RECIPE}"), None):
+            raise RunError(f"{self.path} holds another run, {inner.parent}; choose another --name")
         if overwrite:
             self._clear()
-        elif saved.is_file():
-            differences = self.differences(recipe)
-            if differences:
-                raise RunError(
-                    f"{self.path} holds another experiment ({'; '.join(differences[:4])}); "
-                    "choose another --name, or --overwrite to delete it"
-                )
-        elif any(p.name != LOCK for p in self.path.iterdir()):
-            raise RunError(f"{self.path} is not empty and holds no {RECIPE}; choose another --name")
+        else:
+            self.check_same(recipe)
         checkpoints.remove_stale_staging(self.path)
         if self.checkpoint_root.is_dir():
             checkpoints.remove_stale_staging(self.checkpoint_root)

@@ -207,6 +207,7 @@ class SceneTask(Task):
         self.config = self.build_config(self.config_class, dataclasses.replace(recipe, model=self.config_fields()))
         if hasattr(self.config, "image_size"):
             recipe.data.setdefault("image_size", self.config.image_size)
+        self.limit_objects()
         self.data_fields: ClevrtexData = build_dataclass(ClevrtexData, recipe.data, "data", recipe.source)
         self.check_fit()
 
@@ -216,6 +217,14 @@ class SceneTask(Task):
         if "image_size" in self.config_class.__annotations__ and "image_size" in self.recipe.data:
             fields.setdefault("image_size", self.recipe.data["image_size"])
         return fields
+
+    def limit_objects(self) -> None:
+        """Where the recipe does not say how many objects a user's own scenes may have, and the net has too few slots
+        for the default: as many as it has slots for, the background taking one. Scenes beyond that are refused (or
+        skipped, as `data.too_many` says) by name when they are read."""
+        slots, most = getattr(self.config, "num_slots", None), ClevrtexData.max_objects
+        if self.recipe.data.get("path") is not None and slots is not None and slots <= most:
+            self.recipe.data.setdefault("max_objects", max(1, slots - 1))
 
     @staticmethod
     def build_config(config_class: type[PreTrainedConfig], recipe: Recipe) -> PreTrainedConfig:

@@ -1,17 +1,18 @@
 """The Trainer that all families share: transformers' own loop, with verified checkpoints and honest failures."""
 
 import contextlib
+import inspect
 import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerState
 
 from training import checkpoints
 from training.arguments import RunArguments
@@ -144,9 +145,25 @@ class FamilyTrainer(Trainer):
             if ungrouped:
                 name = type(self.model).__name__
                 raise ValueError(f"{name}.parameter_groups() leaves out {', '.join(ungrouped[:5])}")
+            self._check_names(self.model.parameter_groups())
             optimizer_class, keywords = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(groups, **keywords)
         return self.optimizer
+
+    def _check_names(self, groups: Iterable[str]) -> None:
+        """Raise a RunError for a setting of a group or an optimiser that names none of theirs."""
+        optimizer_class, _ = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        given = [pair.partition("=")[0].strip() for pair in (self.args.optim_args or "").split(",") if pair.strip()]
+        own = optimizer_class.__module__.startswith("torch.")  # others take names that are not their arguments
+        arguments = list(inspect.signature(optimizer_class).parameters) if own else given
+        usual = RunArguments.__dataclass_fields__["lr_multipliers"].default_factory()  # of groups that few nets have
+        for field, names, known in (
+            ("lr_multipliers", self.args.lr_multipliers, [*groups, *usual]),
+            ("group_weight_decay", self.args.group_weight_decay, list(groups)),
+            ("optim_args", given, arguments),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise RunError(f"training.{field} names {unknown[0]!r}; known are {', '.join(known)}")
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule that `lr_scheduler_type` names, or warm-up and then half the rate every `halve_lr_every`."""
@@ -279,6 +296,18 @@ class FamilyTrainer(Trainer):
         super()._load_best_model()
         if self.average is not None:
             self.average.load(best)
+
+    def stopped_early(self, checkpoint: Path) -> bool:
+        """Whether the run had come to its end by early stopping when this checkpoint was saved."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        saved = state.stateful_callbacks.get(EarlyStopping.__name__, {}).get("attributes", {})
+        patience = self.args.early_stopping_patience
+        return 0 < patience <= saved.get("early_stopping_patience_counter", 0)
+
+    def restore_best(self, checkpoint: Path) -> None:
+        """Take the log of a checkpoint and the weights of its best evaluation, as the end of a training does."""
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self._load_best_model()
 
     def _issue_warnings_after_load(self, load_result) -> None:
         if load_result.missing_keys or load_result.unexpected_keys:
