@@ -20,6 +20,7 @@ HASH_BITS = 8
 THUMBNAIL_RMS = 0.45
 # Thumbnails flatter than this (grey levels) carry no picture to compare: a blank page equals any blank page.
 MIN_CONTRAST = 4.0
+SHOWN = 20  # bad files, and pairs, that a printed report lists; a saved one has all
 
 
 @dataclass
@@ -63,9 +64,18 @@ class AuditReport:
             f"{len(self.near_across)} near; within a split: {len(self.exact_within)} exact; "
             f"equal images under two classes: {len(self.conflicting)}; dropped: {len(self.dropped)}"
         )
-        lines += [f"  bad: {bad['path']}: {bad['reason']}" for bad in self.bad_files[:5]]
-        lines += [f"  leak: {first} = {second}" for first, second in self.leaks[:3]]
+        for kind, found in (
+            ("bad", [f"{bad['path']}: {bad['reason']}" for bad in self.bad_files]),
+            ("in two splits", [f"{first} = {second}" for first, second in self.leaks]),
+        ):
+            lines += [f"  {kind}: {line}" for line in found[:SHOWN]]
+            lines += [f"  and {len(found) - SHOWN} more" for _ in found[SHOWN : SHOWN + 1]]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind of finding, for a file that must not name the user's files."""
+        kinds = ("bad_files", "exact_within", "exact_across", "near_across", "conflicting", "dropped")
+        return {kind: len(getattr(self, kind)) for kind in kinds}
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False))

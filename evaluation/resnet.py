@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import models  # noqa: F401  registers the Auto classes
-from data.birds import BirdsData, load_birds, pixels_of
+from data.birds import BirdsData, audit, load_birds, pixels_of
+from data.image_folder_audit import AuditReport
+from training.digests import data_digests
+from training.run_folder import check_data
 
 from . import grad_cam
 from .loading import device_of, exact, first_line
@@ -69,8 +72,9 @@ def load_model(run: Run) -> torch.nn.Module:
     return load_weights(run, AutoModelForImageClassification)
 
 
-def load_data(run: Run) -> DatasetDict:
-    """The data set that the recipe names. RunError for a field that `data/birds.py` does not know or refuses."""
+def load_data(run: Run) -> tuple[DatasetDict, AuditReport | None]:
+    """The data set that the recipe names, and what its audit found, None of drawn pictures. RunError for a field that
+    `data/birds.py` does not know or refuses, and for data that have changed since the run began."""
     given = dict(run.recipe.get("data") or {})
     unknown = sorted(set(given) - {field.name for field in fields(BirdsData)})
     if unknown:
@@ -78,7 +82,8 @@ def load_data(run: Run) -> DatasetDict:
             f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
         )
     try:
-        dataset = load_birds(BirdsData(**given))
+        described = BirdsData(**given)
+        dataset = load_birds(described)
     except (OSError, ValueError) as error:
         raise RunError(f"{run.folder}: the data do not load: {error}") from error
     names = list(next(iter(dataset.values())).features["label"].names)
@@ -87,11 +92,12 @@ def load_data(run: Run) -> DatasetDict:
             f"{run.folder}: the data have {len(names)} classes ({', '.join(names[:3])}, ...), the model was trained on "
             f"{len(run.labels)} ({', '.join(run.labels[:3])}, ...). Check data.path in recipe.yaml."
         )
-    return dataset
+    check_data(run.folder, data_digests(dataset))
+    return dataset, None if described.path is None else audit(described)
 
 
 def inputs_digest(run: Run) -> str:
-    """Fingerprint of all that predictions depend on: weights, config, image processor, and the recipe's data."""
+    """Fingerprint of all that predictions depend on besides the samples: weights, config, image processor, recipe."""
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
     return digest([file for file in files if file.is_file()], run.recipe.get("data"), run.recipe.get("model"))
 
@@ -105,15 +111,15 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     """Predict what is missing, score every split and explain validation; writes predictions.npz and the galleries.
 
     Returns `metrics` and `evaluation` for metrics.json (the latter without digest and observations), and `pictures`:
-    the galleries' images in memory, for the report.
+    the galleries' images and the audit of the data in memory, for the report.
     """
     started = time.perf_counter()
-    dataset = load_data(run)
+    dataset, audited = load_data(run)
     wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
     if not wanted:
         raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
     classifier = Classifier(run, options)
-    fingerprint = inputs_digest(run)
+    fingerprint = digest([], inputs_digest(run), data_digests(dataset))
     known = {} if options.force else load_predictions(run.folder, fingerprint)
     predictions = {s: known.get(s) or classifier.predict(dataset[s]) for s in wanted}
     save_predictions(run.folder, {**known, **predictions}, fingerprint)
@@ -121,7 +127,8 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     for split, predicted in predictions.items():
         metrics[split], details[split] = score(predicted, run.labels)
     evaluation = {"device": str(classifier.device), "precision": "float32", "splits": details}
-    pictures = {}
+    evaluation["data"] = audited and audited.counts()
+    pictures = {"audit": audited}
     if "val" in predictions:
         evaluation["grad_cam"], pictures["grad_cam"] = explain(run, classifier, dataset["val"], predictions["val"])
         pictures["hardest"] = hardest(dataset["val"], predictions["val"], run.labels)

@@ -63,6 +63,13 @@ def _procedure(run: Run, generated: bool) -> str:
     samples = {split: n["samples"] for split, n in (run.metrics.get("metrics") or {}).items() if "samples" in n}
     counts = f" ({', '.join(f'{count:,} {split}' for split, count in samples.items())})" if samples else ""
     kind = "pictures drawn by this project's generator" if generated else "class folders of photographs"
+    audited = run.evaluation.get("data")
+    if audited:
+        across = audited["exact_across"] + audited["near_across"]
+        kind += (
+            f" (the audit found {audited['bad_files']:,} unusable files and {across:,} pairs of equal or nearly equal "
+            f"images in two splits; {audited['dropped']:,} images were dropped for it)"
+        )
     return (
         f"Data: {data_name(run)}, {kind}, {len(run.labels)} classes{counts}. Trained from random weights with "
         f"{optimisation(run)}."
@@ -78,10 +85,11 @@ def _limits(run: Run, generated: bool) -> list[str]:
     ]
     if "accuracy_interval" in val:
         low, high = val["accuracy_interval"]
+        stopped = (run.recipe.get("training") or {}).get("early_stopping_patience")
         limits.append(
             f"Validation accuracy rests on {val['samples']:,} images, so it is known to about "
-            f"{points((high - low) / 2)}, and it served to choose between epochs and recipes, which makes it "
-            "somewhat optimistic."
+            f"{points((high - low) / 2)}, and it served to choose between {'epochs and ' if stopped else ''}recipes, "
+            "which makes it somewhat optimistic."
         )
     if generated:
         limits.append("It was trained on drawn pictures and says nothing about photographs.")

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from data.image_folder_audit import AuditReport
+
 from . import figures, grad_cam, sections
 from .observations import observe_run
 from .report import (
@@ -94,6 +96,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         Section("Calibration", _calibration(made)),
         Section("Hardest images", _hardest(pictures.get("hardest") or [])),
         Section("Grad-CAM", _grad_cam(run, pictures.get("grad_cam"))),
+        Section("Data", _data(pictures.get("audit"))),
         Section("Set-up", sections.setup(run)),
     ]
     return Report(
@@ -149,6 +152,29 @@ def results_table(run: Run) -> Table:
         "95 % intervals: Wilson for accuracy, bootstrap over images for macro F1. With one label per image micro F1 "
         "equals accuracy.",
     )
+
+
+def _data(audited: AuditReport | None) -> list[Any]:
+    """What the audit found: class counts, files that are no pictures, pictures that are in two splits."""
+    if audited is None:
+        return []
+    splits = list(audited.class_counts)
+    counts = [
+        [name, *(f"{audited.class_counts[s][name]:,}" for s in splits)] for name in audited.class_counts[splits[0]]
+    ]
+    bad = [[found["path"], found["reason"]] for found in audited.bad_files]
+    columns = ["Class", *(SPLIT_NAMES[split] for split in splits)]
+    blocks = [
+        Text(str(audited).splitlines()[: 4 if audited.width_range else 3], listed=True),
+        Table(columns, counts, "Images of every class", folded=True),
+    ]
+    for columns, rows, caption in (
+        (["File", "Reason"], bad, "Files that are no usable images, left out"),
+        (["Image", "The same, or nearly, in another split"], audited.leaks, "Images in two splits"),
+    ):
+        if rows:
+            blocks.append(Table(columns, rows, f"{caption} ({len(rows):,})", text_columns=2, folded=True))
+    return blocks
 
 
 def _number(value: float | None) -> str:

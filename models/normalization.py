@@ -127,7 +127,7 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, plan, x, bias, *weights):
         """x [N, C, H, W], bias [C], a weight [C] per pool -> y and the first pool's statistics, not differentiable."""
         ctx.plan = plan
-        ctx.passes = Pieces if x.device.type == "cpu" and not torch.compiler.is_compiling() else Whole
+        ctx.passes = Pieces if x.device.type == "cpu" and x.numel() and not torch.compiler.is_compiling() else Whole
         y, scale, mean, var, *found = plan.forward(ctx.passes, x, bias, weights)
         ctx.save_for_backward(x, bias, scale, *weights, *found)
         ctx.mark_non_differentiable(mean, var)

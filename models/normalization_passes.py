@@ -5,6 +5,7 @@ in pieces that stay in the cache, so that neither an input-sized temporary nor a
 is ever made. Both work per (sample, channel) and in float32 for half-precision inputs.
 """
 
+from functools import cache
 from itertools import repeat
 
 import torch
@@ -46,6 +47,7 @@ class Whole:
         return (y if grad is None else y + grad * gain[:, :, None, None]).to(x.dtype)
 
 
+@cache
 def _divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` up to `limit`, at least 1."""
     return next(d for d in range(max(1, min(number, limit)), 0, -1) if number % d == 0)

@@ -334,6 +334,15 @@ def test_one_value_per_channel_is_refused_in_training_only(name):
     assert layer.eval()(x).isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:var_mean")
+@pytest.mark.parametrize("name", OWN)
+def test_an_empty_batch_goes_through(name):
+    x = torch.zeros(0, CHANNELS, 3, 5, requires_grad=True)
+    y = build_norm(name, CHANNELS).eval()(x)
+    y.sum().backward()
+    assert y.shape == x.shape == x.grad.shape
+
+
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("shape", [(), (CHANNELS,), (4, CHANNELS, 5), (4, CHANNELS, 2, 2, 2)])
 def test_wrong_dimensions_are_refused(name, shape):

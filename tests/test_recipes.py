@@ -45,7 +45,7 @@ def test_the_coursework_recipe_is_the_courseworks():
     training = recipe.training
     assert (training["learning_rate"], training["num_train_epochs"]) == (1e-4, 50)
     assert (training["per_device_train_batch_size"], training["optim"]) == (32, "sgd")
-    assert training["lr_scheduler_type"] != "constant"
+    assert training["lr_scheduler_type"] != "constant" and training["max_grad_norm"] >= 1e9  # nothing is clipped
 
 
 def test_the_norms_of_the_study_are_the_seven():
@@ -58,6 +58,12 @@ def test_the_batch_sizes_of_the_study_are_8_and_128_with_early_stopping():
     cells = {(r.model["norm"], r.training["per_device_train_batch_size"]) for r in recipes}
     assert cells == {(norm, batch) for norm in ("bn", "gn") for batch in (8, 128)}
     assert all(r.training["num_train_epochs"] <= 50 and r.training["early_stopping_patience"] for r in recipes)
+    tuned = load_recipe(RECIPES / "resnet" / "tuned.yaml").training
+    for training in (r.training for r in recipes):
+        share = training["per_device_train_batch_size"] / 32  # rate, warm-up and average as at 32, counted in epochs
+        assert training["learning_rate"] == pytest.approx(tuned["learning_rate"] * share)
+        assert training["warmup_steps"] == pytest.approx(tuned["warmup_steps"] / share)
+        assert 1 - training["ema_decay"] == pytest.approx((1 - tuned["ema_decay"]) * share)
 
 
 def test_the_courseworks_slot_attention_has_11_slots_at_128_and_the_published_ones_their_schedules():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import evaluate_all
 import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,3 +247,44 @@ def test_two_processes_give_what_one_gives(tmp_path, small, capsys):
     pair = [load_file(tmp_path / n / "resnet" / "tiny" / "model.safetensors") for n in ("one", "two")]
     for name, value in pair[0].items():
         assert torch.allclose(value.float(), pair[1][name].float(), atol=1e-4), name
+
+
+def test_what_the_audit_finds_is_shown_in_training_and_in_the_report_but_not_published(capsys, tmp_path):
+    birds = tmp_path / "birds"
+    for index, path in enumerate(
+        f"{s}/{c}/{i}.png" for s in ("train", "val") for c in ("crow", "owl") for i in range(6)
+    ):
+        (birds / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((20, 18), 30 + index).save(birds / path)
+    (birds / "train" / "owl" / "broken.png").write_text("no picture")
+    shutil.copy(birds / "val" / "crow" / "0.png", birds / "train" / "crow" / "twice.png")
+    call = ["--model", "resnet", "--path", birds, "--image_size", "16", "--runs", tmp_path, "--name", "mine"]
+    call += ["--cache_dir", tmp_path / "c", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
+    code, said = run_main(capsys, *call, "--bad_files", "skip", "--leakage", "drop")
+    assert code == 0 and "bad: train/owl/broken.png: " in said, said
+    assert re.search(r"in two splits: (val/crow/0.png = )?train/crow/twice.png( = val/crow/0.png)?\n", said)
+    folder = tmp_path / "resnet" / "mine"
+    assert evaluate_all.main([str(folder)]) == 0
+    report = (folder / "report.html").read_text()
+    assert "train/owl/broken.png" in report and "train/crow/twice.png" in report and "Images of every class" in report
+    counts = json.loads((folder / "metrics.json").read_text())["evaluation"]["data"]
+    assert counts["bad_files"] == counts["exact_across"] == counts["dropped"] == 1
+    assert "the audit found 1 unusable files" in (folder / "README.md").read_text()
+    assert "broken.png" not in (folder / "metrics.json").read_text() + (folder / "README.md").read_text()
+
+
+def test_data_that_have_changed_since_a_run_began_are_an_error(capsys, tmp_path):
+    birds = class_folders(tmp_path / "birds", splits=("train",), images=12)
+    call = ["--model", "resnet", "--path", birds, "--image_size", "16", "--runs", tmp_path, "--name", "mine"]
+    call += ["--cache_dir", tmp_path / "c", "--num_train_epochs", "1", "--per_device_train_batch_size", "4"]
+    assert run_main(capsys, *call)[0] == 0
+    folder = tmp_path / "resnet" / "mine"
+    assert json.loads((folder / "data.json").read_text())["val"]["samples"] == 4
+    Image.new("RGB", (20, 18), (7, 80, 90)).save(birds / "train" / "crow" / "another.png")
+    assert evaluate_all.main([str(folder)]) == 1
+    assert "the data have changed since this run began: " in capsys.readouterr().err
+    (folder / "metrics.json").unlink()  # as a run that was interrupted
+    code, error = run_main(capsys, *call)
+    assert code == 2 and "the data have changed since this run began: " in error
+    (birds / "train" / "crow" / "another.png").unlink()
+    assert run_main(capsys, *call)[0] == 0 and evaluate_all.main([str(folder)]) == 0

@@ -1,16 +1,18 @@
 """The task of the 6n+2 ResNet: class folders in, image classifier out."""
 
+import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 import metrics
-from data.birds import BirdsData, image_processor, load_birds, pixels_of
+from data.birds import BirdsData, audit, image_processor, load_birds, pixels_of
 from models import ResNet6n2Config, ResNet6n2ForImageClassification
 from training.arguments import RunArguments
 from training.augmentation import ImageAugmentation, ImageCollator
@@ -60,6 +62,8 @@ class ResNetTask(Task):
     @cached_property
     def datasets(self) -> DatasetDict:
         splits = load_birds(self.data_fields, need=("train", "val"))
+        if self.data_fields.path is not None and PartialState().is_main_process:
+            print(audit(self.data_fields), file=sys.stderr, flush=True)
         classes = splits["train"].features["label"].names
         wanted = self.recipe.model.get("num_labels", len(classes))
         if wanted != len(classes):

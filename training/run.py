@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from training import checkpoints
 from training.callbacks import EpochClock, WriteHistory
+from training.digests import data_digests
 from training.errors import RunError, Terminated
 from training.portable import portable_command
 from training.run_folder import RunFolder
@@ -72,7 +73,7 @@ def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
             model = task.build_model()  # the first process fills the data cache, the others read it
         check_batch(task)
         if state.is_main_process:
-            folder.claim(task.recipe, overwrite=overwrite)
+            folder.claim(task.recipe, data_digests(task.datasets), overwrite=overwrite)
         state.wait_for_everyone()
         trainer = build_trainer(task, model, folder.path)
         _train(trainer, folder)

@@ -17,6 +17,7 @@ from training.recipe import Recipe, load_recipe
 LOCK = ".lock"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
+DATA = "data.json"
 
 # Fields that may change between an interrupted run and its continuation without changing what is learned.
 FREE_TO_CHANGE = {
@@ -77,12 +78,17 @@ class RunFolder:
                 "choose another --name, or --overwrite to delete it"
             )
 
-    def claim(self, recipe: Recipe, *, overwrite: bool = False) -> None:
+    def claim(self, recipe: Recipe, data: dict[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder this recipe's: fresh, or the same experiment's continuation.
+
+        Args:
+            recipe: the experiment.
+            data: what [`training.digests.data_digests`] says of its splits; kept in `data.json`.
+            overwrite: delete a run that is there.
 
         Raises:
             RunError: the folder holds another experiment, other runs in folders of its own, or files that are no run
-                at all. The last two stop `overwrite`, too.
+                at all (the last two stop `overwrite`, too); or the data have changed since the run began.
         """
         saved = self.path / RECIPE
         if not saved.is_file() and any(p.name != LOCK for p in self.path.iterdir()):
@@ -93,9 +99,11 @@ class RunFolder:
             self._clear()
         else:
             self.check_same(recipe)
+            check_data(self.path, data)
         checkpoints.remove_stale_staging(self.path)
         if self.checkpoint_root.is_dir():
             checkpoints.remove_stale_staging(self.checkpoint_root)
+        _replace(self.path / DATA, json.dumps(data, indent=1) + "\n")
         _replace(saved, recipe.to_yaml())
 
     def _clear(self) -> None:
@@ -127,6 +135,20 @@ class RunFolder:
         """Delete the resumable checkpoints of a finished run."""
         if self.checkpoint_root.is_dir():
             shutil.rmtree(self.checkpoint_root)
+
+
+def check_data(folder: Path, data: dict[str, Any]) -> None:
+    """Raise a RunError if a split is another than when the run in `folder` began, as far as its `data.json` tells."""
+    if not (folder / DATA).is_file():
+        return
+    began = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    for split, found in data.items():
+        if split in began and found != began[split]:
+            now, then = found["samples"], began[split]["samples"]
+            raise RunError(
+                f"{folder}: the data have changed since this run began: {split} has {now} samples and had {then}, or "
+                "their paths or labels differ. Restore the data, or train again under another --name"
+            )
 
 
 def _without_free(saved: Recipe, new: Recipe) -> Recipe:
