@@ -26,12 +26,12 @@ from transformers.utils import logging
 from evaluation.checker import PREDICTIONS, check_run
 from evaluation.families import SIDE_BY_SIDE
 from evaluation.front_page import write_front_page
+from evaluation.loading import check_files
 from evaluation.options import Options, parse_arguments
 from evaluation.pipeline import compare, evaluate_run
 from evaluation.publishing import publish
 from evaluation.runs import RunError, find_runs, is_finished, load_run
 from evaluation.study_page import publish_studies
-from training.checkpoints import MANIFEST, verify
 
 RUNS = Path("runs")
 
@@ -67,8 +67,7 @@ def evaluate_each(folders: list[Path], options: argparse.Namespace, failures: li
     how, done = Options.of(options), []
     for folder in folders:
         try:
-            if (folder / MANIFEST).is_file():  # made by train.py: the weights must be the ones it wrote
-                verify(folder)
+            check_files(folder)
             fresh = evaluate_run(folder, how)
         except RunError as error:
             report_failure(error, failures)

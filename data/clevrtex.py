@@ -53,7 +53,8 @@ class ClevrtexData:
         fields `difficulty`, `num_*`, `*_drawn`, `min_objects` and `seed` say.
     image_size: side of the square that the model sees. centre_crop: the side of the central square that is scaled to
         it, as a fraction of the short side; None means 0.8 for pictures of 320x240, as CLEVRTex is used, and else 1.
-    max_objects: K, the highest id that a mask may hold. too_many: "refuse" stops at scenes beyond it, "skip" leaves
+    max_objects: K, the highest id that a mask may hold; where a recipe with a path leaves it out and its model has
+        fewer than 11 slots, it becomes one less than these. too_many: "refuse" stops at scenes beyond it, "skip" leaves
         them out. missing_masks: likewise, and "allow" keeps pictures without a mask. bad_files: likewise for files
         that cannot be decoded, and masks of another size than their picture.
     mask_coding: "index" (the stored number is the id), "colour" (one colour per object), "auto" (by the file's kind).
@@ -401,8 +402,8 @@ def _refusal(fields: ClevrtexData, refused: list[tuple[str, str, str]], total: i
     remedies = {
         "bad_files": 'set bad_files to "skip"',
         "missing_masks": 'set missing_masks to "skip" or "allow"',
-        "too_many": 'raise max_objects, or set too_many to "skip"; where levels of grey are colours, mask_coding to '
-        '"colour"',
+        "too_many": 'raise max_objects (of a slot model num_slots too, to one more), or set too_many to "skip"; where '
+        'levels of grey are colours, mask_coding to "colour"',
     }
     remedy = "; ".join(remedies[field] for field in remedies if field in {field for _, _, field in refused})
     return f"{fields.path}: {count} of {total} scenes cannot be used ({listed}{more}).\nRepair them, or {remedy}."

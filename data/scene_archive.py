@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .image_folder import DataError
+from .scene_folder import MAX_ID
 
 MAX_ARCHIVE_BYTES = 4 * 2**30  # unpacked: the 10,000 val scenes of CLEVRTex at 128x128 take 0.8 GiB
 
@@ -24,7 +25,8 @@ class SceneArchive:
 
 
 def read_archive(path: Path) -> SceneArchive:
-    """Reads `image`, and where present `mask`, `predicted_mask` and `index` (the ids, if they are all different).
+    """Reads `image`, and where present `mask`, `predicted_mask` and `index` (the ids, if they are all different and
+    in [0, 2^40)).
 
     Nothing in the file is executed. Raises `DataError` naming the array that is missing or of the wrong kind.
     """
@@ -55,6 +57,6 @@ def read_archive(path: Path) -> SceneArchive:
     index = arrays.get("index")
     usable = index is not None and index.dtype.kind in "iu" and index.shape == image.shape[:1]
     ids = index.astype(np.int64).tolist() if usable else []
-    if len(set(ids)) != len(image):
+    if len(set(ids)) != len(image) or not all(0 <= number < MAX_ID for number in ids):
         ids = list(range(len(image)))
     return SceneArchive(image, arrays.get("mask"), arrays.get("predicted_mask"), ids)

@@ -25,6 +25,7 @@ _MASK_ENDING = re.compile(r"_(flat|mask)$", re.IGNORECASE)
 _ORIGINAL = re.compile(r"(CLEVRTEX_[A-Za-z]+)_(\d{6})$")
 _ORIGINAL_LAYER = re.compile(r"CLEVRTEX_[A-Za-z]+_\d{6}_(?!flat$)\w+$")  # depth, normals and the like of a scene
 _LAST_NUMBER = re.compile(r"(\d+)$")
+MAX_ID = 2**40  # ids are below it: draws are a function of (epoch, id), kept apart in 64 bits
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def list_scenes(root: Path) -> tuple[list[SceneFiles], list[str]]:
 
 
 def scene_ids(names: list[str]) -> list[int]:
-    """A whole number for every scene: the one that its name ends with, where those are all there and all different
-    (then it does not change as files come and go), else its position."""
+    """A whole number in [0, 2^40) for every scene: the one that its name ends with, where those are all there, all in
+    range and all different (then it does not change as files come and go), else its position."""
     numbers = [_LAST_NUMBER.search(name) for name in names]
     ids = [int(number.group()) for number in numbers if number and len(number.group()) < 19]
-    return ids if len(set(ids)) == len(names) else list(range(len(names)))
+    usable = len(set(ids)) == len(names) and all(number < MAX_ID for number in ids)
+    return ids if usable else list(range(len(names)))
 
 
 def split_scenes(scenes: list[SceneFiles], val_fraction: float, test_fraction: float, seed: int) -> list[str]:

@@ -82,12 +82,24 @@ def write_card(run_folder: Path) -> Path:
     return path
 
 
-def card_text(run: Run, analysis: str = "") -> str:
-    """The card of a run; `analysis` is a section of Markdown that somebody wrote about it."""
+def card_text(run: Run, analysis: str = "", loading: str = "code", folder: str | None = None) -> str:
+    """The card of a run.
+
+    Args:
+        run: the run.
+        analysis: a section of Markdown that somebody wrote about it.
+        loading: what lies beside the card: "code", the weights and the model's code, as in a run folder; "weights",
+            those alone, for the classes of this project; "nothing", neither.
+        folder: what the loading code calls the folder; the run folder's name by default.
+    """
     content: CardContent = family_module(run, "card").card_content(run)
+    content.usage = content.usage.replace(f'"{run.folder.name}"', f'"{folder or run.folder.name}"')
+    if loading == "weights":
+        content.usage = f"import models  # of this project\n{content.usage}".replace(", trust_remote_code=True", "")
     text = markdown_template(TEMPLATE).render(
         card_data=_metadata(run, content).to_yaml(),
         content=content,
+        loading=loading,
         results=_results(run, content),
         intervals=any(key.endswith("_interval") for split in _splits(run).values() for key in split),
         observations=run.evaluation.get("observations") or [],

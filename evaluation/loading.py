@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from training.checkpoints import MANIFEST, verify
+
 from .runs import Run, RunError, weights_of
+
+
+def check_files(folder: Path) -> None:
+    """CheckpointError where train.py left a manifest in a run folder and a file of it is not the one it wrote. Files
+    are read again only where one of the folder has changed since."""
+    if (folder / MANIFEST).is_file():
+        known = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+        _verified(folder.resolve(), tuple((name, found.st_size, found.st_mtime_ns) for name, found in known))
+
+
+@lru_cache(maxsize=64)
+def _verified(folder: Path, state: tuple[tuple[str, int, int], ...]) -> None:
+    verify(folder)
 
 
 def load_model(run: Run, model_class: Any) -> torch.nn.Module:
     """The run's model by `model_class.from_pretrained`, in float32 and evaluation mode.
 
-    RunError where weights are missing, left over, of another shape, not finite or unreadable.
+    RunError where weights are missing, left over, of another shape, not finite, unreadable or not those that train.py
+    wrote.
     """
+    check_files(run.folder)
     weights_of(run.folder)
     try:
         model, info = model_class.from_pretrained(run.folder, output_loading_info=True)

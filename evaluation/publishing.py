@@ -14,10 +14,11 @@ from .card import card_text
 from .families import family_module
 from .runs import RunError, load_run, write_atomically
 
+ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ("metrics.json", "history.csv")
 ANALYSIS = "analysis.md"
 WEIGHTS = "model.safetensors"
-LOADED = (  # what `from_pretrained` reads besides the weights
+LOADED = (  # what `from_pretrained` reads besides the weights; the code comes first
     "*.py",
     "config.json",
     "generation_config.json",
@@ -28,7 +29,7 @@ LOADED = (  # what `from_pretrained` reads besides the weights
 )
 
 
-def publish(folder: Path, destination: Path, weights: str | None = None) -> Path:
+def publish(folder: Path, destination: Path, weights: str | None = None, called: str | None = None) -> Path:
     """Copy what may be shown to `destination`/<family>-<name>: card, numbers, history, figures of numbers.
 
     A text about the experiment that lies there as analysis.md becomes a section of the card, and stays there.
@@ -37,9 +38,12 @@ def publish(folder: Path, destination: Path, weights: str | None = None) -> Path
 
     Args:
         weights: "full" takes weights, config and code along, "half" too, with the weights in float16, which
-            `from_pretrained` makes float32 again; None leaves them behind.
+            `from_pretrained` makes float32 again; None leaves them behind. Into a folder of this project no code is
+            copied: it is here.
+        called: what the card's code calls the folder; its own name by default, in this project its path.
 
-    Returns the folder written. RunError for a run without a card or weights, and for weights beyond float16's range.
+    Returns the folder written. RunError for a run without a card or weights, for weights beyond float16's range, and
+    where weights of another training lie beside the card and would stay.
     """
     run = load_run(folder)
     target = destination / run.published_name
@@ -49,8 +53,16 @@ def publish(folder: Path, destination: Path, weights: str | None = None) -> Path
     names = [*PUBLISHED, *(f"figures/{name}" for name in family_module(run, "report").PUBLISHED_FIGURES)]
     if weights:
         _copy_weights(folder, target, weights)
-        names += sorted(path.name for pattern in LOADED for path in folder.glob(pattern))
-    write_atomically(target / "README.md", card_text(run, analysis_of(target)))
+    elif (target / WEIGHTS).is_file():
+        _check_weights(folder, target)
+    loading, name = "nothing", None
+    if (target / WEIGHTS).is_file():
+        here = target.resolve().is_relative_to(ROOT)
+        loading, name = (
+            ("weights", str(target.resolve().relative_to(ROOT))) if here else ("code", called or target.name)
+        )
+        names += sorted(path.name for pattern in LOADED[here:] for path in folder.glob(pattern))
+    write_atomically(target / "README.md", card_text(run, analysis_of(target), loading, name))
     for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
@@ -61,6 +73,21 @@ def analysis_of(target: Path) -> str:
     """What somebody wrote about a published result, Markdown; "" where nobody has."""
     path = target / ANALYSIS
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _check_weights(folder: Path, target: Path) -> None:
+    """Raise a RunError unless the weights published earlier are those of the run, as they are or in float16."""
+    same = (folder / WEIGHTS).is_file()
+    if same:
+        with safe_open(folder / WEIGHTS, framework="pt") as mine, safe_open(target / WEIGHTS, framework="pt") as theirs:
+            same = set(mine.keys()) == set(theirs.keys()) and all(
+                torch.equal(mine.get_tensor(name).to(theirs.get_tensor(name).dtype), theirs.get_tensor(name))
+                for name in mine.keys()  # noqa: SIM118 (this is no mapping)
+            )
+    if not same:
+        raise RunError(
+            f"{target / WEIGHTS}: is not what {folder} holds. Publish this run's with --with-weights, or delete it."
+        )
 
 
 def _copy_weights(folder: Path, target: Path, weights: str) -> None:

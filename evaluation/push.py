@@ -15,18 +15,16 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from training.checkpoints import MANIFEST, verify
-
+from .loading import check_files
 from .publishing import publish
 from .runs import RunError
 
 
-def stage(folder: Path, destination: Path) -> Path:
+def stage(folder: Path, destination: Path, repo: str) -> Path:
     """The files to be uploaded, in a folder below `destination`. RunError for a run that is damaged or has no card, or
     one whose card the Hub would not take."""
-    if (folder / MANIFEST).is_file():  # made by train.py: the weights must be the ones it wrote
-        verify(folder)
-    staged = publish(folder, destination, weights="full")
+    check_files(folder)
+    staged = publish(folder, destination, weights="full", called=repo)
     try:
         card = ModelCard.load(staged / "README.md")
     except ValueError as error:
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         validate_repo_id(options.repo)
         with tempfile.TemporaryDirectory() as scratch:
-            staged = stage(options.run, Path(scratch))
+            staged = stage(options.run, Path(scratch), options.repo)
             files = sorted(path for path in staged.rglob("*") if path.is_file())
             for path in files:
                 print(f"{path.stat().st_size:>12,}  {path.relative_to(staged)}")

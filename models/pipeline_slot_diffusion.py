@@ -26,6 +26,8 @@ DEFAULT_STEPS = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
 OUTPUT_TYPES = ("pt", "pil")
 LATENT_STREAM, SLOT_STREAM = 1, 2  # what a sample's noise is for
 MAX_SEED, MAX_SAMPLE_ID = 2**63, 2**40
+ROUNDING = 1e-3  # relative, of alphas_cumprod: diffusers multiplies a thousand numbers in fp32
+LARGEST_PIXEL = 1.01  # of an image in [-1, 1]: resizing and half precision may overshoot a little
 
 
 @dataclass
@@ -71,10 +73,20 @@ class SlotDiffusionPipeline:
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "SlotDiffusionPipeline":
         """Model and image processor of a run folder.
 
-        `kwargs` go to `SlotDiffusionModel.from_pretrained` (such as `dtype`), whose errors see. Convolutions are laid
-        out channels_last, which is the faster format.
+        `kwargs` go to `SlotDiffusionModel.from_pretrained` (such as `dtype`), whose errors see; besides, ValueError
+        where any of the weights is missing or of another shape. Convolutions are laid out channels_last, which is the
+        faster format.
         """
-        model = SlotDiffusionModel.from_pretrained(folder, **kwargs).to(memory_format=torch.channels_last)
+        options = {**kwargs, "ignore_mismatched_sizes": True, "output_loading_info": True}  # told in one line, below
+        model, info = SlotDiffusionModel.from_pretrained(folder, **options)
+        mismatched = [entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]]
+        for what, names in (("missing", info["missing_keys"]), ("of another shape than config.json says", mismatched)):
+            if names:
+                raise ValueError(
+                    f"{folder}: {len(names)} of the weights are {what}, the first is {sorted(names)[0]}; take another "
+                    "copy of the folder"
+                )
+        model = model.to(memory_format=torch.channels_last)
         own = (Path(folder) / "preprocessor_config.json").is_file()
         return cls(model, BitImageProcessor.from_pretrained(folder) if own else None)
 
@@ -91,7 +103,7 @@ class SlotDiffusionPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        slots: Tensor | None = None,
+        slots: Tensor | np.ndarray | Sequence | None = None,
         image: Tensor | Image.Image | Sequence[Image.Image] | None = None,
         seed: int | torch.Generator = 0,
         sample_ids: Sequence[int] | None = None,
@@ -106,14 +118,15 @@ class SlotDiffusionPipeline:
         """Draw one image for each set of slots, or for the slots of each image.
 
         Args:
-            slots: [N, K, slot_size] from anywhere: any K, any mixture of images. Exclusive with `image`.
+            slots: [N, K, slot_size] from anywhere, a tensor, array or nested lists: any K, any mixture of images.
+                Exclusive with `image`.
             image: [N, 3, H, W] in [-1, 1] of the model's size, or pictures of any size.
             seed: of all noise, in [0, 2^63); a generator gives one by one draw.
             sample_ids: N integers in [0, 2^40), default 0, 1, …; samples of the same id get the same noise.
             num_inference_steps: from 1 to T, for `"dpmsolver++"` to T - 1. Default: 1000, 50 and 20 in the order of
                 `scheduler`'s names (the most where that is less); of an instance those that it is set to.
             scheduler: `"ddpm"` (ancestral, ours), `"ddim"` or `"dpmsolver++"` (diffusers', with our chain), or any
-                scheduler with diffusers' interface; an instance is left as it is.
+                scheduler with diffusers' interface and the model's chain; an instance is left as it is.
             batch_size: samples denoised at a time, at least 1.
             progress_bar: one over all steps of all batches, on stderr.
             output_type: `"pt"` or `"pil"`.
@@ -131,6 +144,7 @@ class SlotDiffusionPipeline:
         self.model.eval()  # it may have been trained since
 
         # 1. slots or images, ids and seed of the samples
+        slots = _as_tensor(slots)
         pixel_values = self._check_source(slots, image, num_slots)
         count = len(slots) if pixel_values is None else len(pixel_values)
         ids = _checked_ids(sample_ids, count)
@@ -167,9 +181,13 @@ class SlotDiffusionPipeline:
         """Pixel values of `image`; None where there are slots, and these are well-formed."""
         if (slots is None) == (image is None):
             raise ValueError("give either slots or image")
+        if num_slots is not None and not is_integer(num_slots, 1):
+            raise ValueError(f"num_slots={num_slots!r} is not possible: it must be an integer of at least 1")
         if image is not None:
             values = self._pixel_values(image)
             _check_finite(values, "image", 0)
+            if isinstance(image, Tensor):
+                _check_range(values)
             return values
         width, shape = self.model.config.slot_size, tuple(slots.shape)
         if len(shape) != 3 or shape[2] != width or 0 in shape:
@@ -231,10 +249,8 @@ class SlotDiffusionPipeline:
                 ),
             }[scheduler]()
         else:
-            chosen = copy.deepcopy(scheduler)
-            if steps is None and getattr(chosen, "num_inference_steps", None) is None:
-                name = type(chosen).__name__
-                raise ValueError(f"give num_inference_steps, or a {name} on which set_timesteps was called")
+            _check_chain(scheduler, own)
+            chosen = copy.deepcopy(scheduler) if steps is not None else _afresh(scheduler, self.device)
         if steps is not None:
             chosen.set_timesteps(steps, device=self.device)
         return chosen
@@ -264,6 +280,44 @@ class SlotDiffusionPipeline:
 
 def _takes_generators(scheduler: Any) -> bool:
     return "generator" in scheduler.step.__code__.co_varnames
+
+
+def _check_chain(scheduler: Any, own: Any) -> None:
+    """ValueError, saying in what, where a scheduler walks another chain than `own`, that of the model's training."""
+    different = []
+    for field in ("prediction_type", "num_train_timesteps"):
+        theirs, ours = getattr(scheduler.config, field, None), own.config[field]
+        if theirs != ours:
+            different.append(f"{field} {theirs!r} instead of {ours!r}")
+    theirs, ours = getattr(scheduler, "alphas_cumprod", None), own.alphas_cumprod
+    if theirs is None:
+        different.append("no alphas_cumprod")
+    elif len(theirs) == len(ours):
+        error = (torch.as_tensor(theirs, dtype=torch.float32, device="cpu") / ours - 1).abs()
+        t = int(error.argmax())
+        if not error[t] < ROUNDING:
+            different.append(f"other betas (alphas_cumprod[{t}] is {theirs[t]:.4g} instead of {ours[t]:.4g})")
+    if different:
+        name = type(scheduler).__name__
+        raise ValueError(
+            f"this {name} does not fit the model's chain: it has {', '.join(different)}; make it by "
+            f"{name}.from_config(model.scheduler().config)"
+        )
+
+
+def _afresh(scheduler: Any, device: torch.device) -> Any:
+    """A copy of a scheduler at the beginning of the timesteps that it is set to."""
+    name, count = type(scheduler).__name__, getattr(scheduler, "num_inference_steps", None)
+    if count is None:
+        raise ValueError(f"give num_inference_steps, or a {name} on which set_timesteps was called")
+    fresh = copy.deepcopy(scheduler)
+    fresh.set_timesteps(count, device=device)
+    given = torch.as_tensor(scheduler.timesteps, device=device)
+    if torch.equal(torch.as_tensor(fresh.timesteps, device=device), given):
+        return fresh
+    if getattr(scheduler, "step_index", None) is not None:  # timesteps that were given one by one
+        raise ValueError(f"this {name} has been used; call its set_timesteps again, or give num_inference_steps")
+    return copy.deepcopy(scheduler)
 
 
 def _default_processor(image_size: int) -> BitImageProcessor:
@@ -304,6 +358,24 @@ def _generators(seed: int, stream: int, ids: list[int]) -> list[torch.Generator]
 def _normal(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
     """Standard normal [B, *shape], the next draw of each sample's generator."""
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def _as_tensor(slots: Any) -> Tensor | None:
+    if slots is None or isinstance(slots, Tensor):
+        return slots
+    try:
+        return torch.tensor(np.asarray(slots, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"slots must be numbers [N, K, slot_size], a tensor or an array ({error})") from error
+
+
+def _check_range(image: Tensor) -> None:
+    low, high = (float(value) for value in image.aminmax())
+    if not image.is_floating_point() or low < -LARGEST_PIXEL or high > LARGEST_PIXEL:
+        raise ValueError(
+            f"image holds {image.dtype} from {low:g} to {high:g}: it must be floating point in [-1, 1]; divide what "
+            "is in 0..255 by 127.5 and take off 1, or give PIL pictures"
+        )
 
 
 def _check_finite(values: Tensor, name: str, start: int) -> None:

@@ -147,7 +147,10 @@ class LatentDDPMScheduler(SchedulerMixin, ConfigMixin):
     # ---- Forward process ----
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for each sample its own t: timesteps [B] (equation 4)."""
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for each sample its own t: timesteps [B] (equation 4).
+
+        Raises ValueError for a timestep outside [0, T), where timesteps are on the CPU: elsewhere looking is waiting.
+        """
         signal, spread = self._coefficients(original_samples, timesteps)
         return (signal * original_samples + spread * noise).to(original_samples.dtype)
 
@@ -168,7 +171,12 @@ class LatentDDPMScheduler(SchedulerMixin, ConfigMixin):
         """sqrt(abar) and sqrt(1 - abar) of each timestep, shaped to broadcast over samples."""
         if self._signal.device != samples.device:
             self._signal, self._noise = self._signal.to(samples.device), self._noise.to(samples.device)
-        timesteps = torch.as_tensor(timesteps, device=samples.device).flatten()
+        timesteps, count = torch.as_tensor(timesteps).flatten(), len(self._signal)
+        if timesteps.device.type == "cpu" and len(timesteps) and not 0 <= timesteps.min() <= timesteps.max() < count:
+            raise ValueError(
+                f"timesteps run from {timesteps.min()} to {timesteps.max()}: the chain has 0 to {count - 1}"
+            )
+        timesteps = timesteps.to(samples.device)
         shape = (-1, *[1] * (samples.dim() - 1))
         return self._signal[timesteps].view(shape), self._noise[timesteps].view(shape)
 

@@ -66,6 +66,8 @@ def load_vae(path: str | Path, config: PreTrainedConfig | dict[str, Any]) -> nn.
 def _from_folder(path: Path) -> nn.Module:
     try:
         fields = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError(f"its config.json holds a {type(fields).__name__} where an object belongs")
         name = fields.get("_class_name")
         if name is not None:
             if name not in LIBRARY_VAES:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from torch import Tensor
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 IGNORED_PREFIX = "loss."  # the perceptual loss and discriminator that the autoencoder was trained with
 SOURCE, CONTENT = "source_sha256", "tensors_sha256"
+LFS_POINTER = b"version https://git-lfs"
+TEXT_CONTROLS = b"\t\n\f\r"
+HEAD_BYTES, SHOWN = 256, 40
 
 
 def plain_state_dict(state: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def load_course_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of the VAE checkpoint (vae_checkpoint.pth)")
+    _check_not_text(path)
     if path.suffix == ".safetensors":
         state, _ = _read_safetensors(path)
         return _checked(plain_state_dict(state), expected, path)
@@ -65,6 +68,23 @@ def load_course_checkpoint(
     return state
 
 
+def _check_not_text(path: Path) -> None:
+    """ValueError for what is often found in a checkpoint's place: the page of an error, or a pointer of Git LFS."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(LFS_POINTER):
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it is a pointer of Git LFS, no checkpoint; get the file itself "
+            "with git lfs pull"
+        )
+    if head and all(byte >= 32 or byte in TEXT_CONTROLS for byte in head) and 127 not in head:
+        begin = " ".join(head.decode("utf-8", "replace").split())[:SHOWN]
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it is text that begins with {begin!r}, no checkpoint; download "
+            "the file itself"
+        )
+
+
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):  # torch checks no sums of the tensors' bytes
@@ -73,7 +93,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
             if broken is not None:
                 raise ValueError(f"the checksum of its part {broken} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged pickle is a program that no one wrote: anything may come of it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{path} cannot be read as a checkpoint: {reason[:200]}; it is damaged or holds more than tensors"

@@ -29,7 +29,18 @@ def test_what_is_read(tmp_path):
     assert found.ids == [5, 900, 7]
 
 
-@pytest.mark.parametrize("index", [None, np.array([1, 1, 2]), np.array([0.5, 1.5, 2.5]), np.array([1, 2])])
+@pytest.mark.parametrize(
+    "index",
+    [
+        None,
+        np.array([1, 1, 2]),
+        np.array([0.5, 1.5, 2.5]),
+        np.array([1, 2]),
+        np.array([-1, 0, 1]),
+        np.array([2**40, 0, 1]),
+        np.array([2**64 - 5, 7, 8], dtype=np.uint64),
+    ],
+)
 def test_without_a_usable_index_the_ids_are_positions(tmp_path, index):
     archive(tmp_path / "scenes.npz", index=index, mask=None, predicted_mask=None)
     found = read_archive(tmp_path / "scenes.npz")

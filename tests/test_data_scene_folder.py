@@ -119,6 +119,9 @@ def test_ids_are_the_numbers_of_the_names():
     assert scene_ids(["a7", "b7"]) == [0, 1]  # not unique
     assert scene_ids(["a1", "b"]) == [0, 1]  # not all
     assert scene_ids(["1" * 30, "2" * 30]) == [0, 1]  # not 64 bits
+    assert scene_ids([f"a{2**40 - 1}", "a3"]) == [2**40 - 1, 3]
+    assert scene_ids([f"a{2**40}", "a3"]) == [0, 1]  # not 40 bits, which draws have for them
+    assert scene_ids(["1763846284123", "1763846284999"]) == [0, 1]  # milliseconds
 
 
 def splits_of(tmp_path, names, val=0.2, test=0.0, seed=0):

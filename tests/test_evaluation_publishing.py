@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -43,12 +44,39 @@ def test_half_the_bytes_load_as_float32_and_predict_the_same_to_float16(trained,
 def test_an_analysis_beside_the_published_card_becomes_a_section_of_it_each_time(trained, tmp_path):
     target = publish(trained, tmp_path)
     plain = (target / "README.md").read_text()
-    assert plain == (trained / "README.md").read_text()
+    own = (trained / "README.md").read_text()
+    sections = [re.sub(r"## How to load it\n.*?\n## ", "## ", text, flags=re.S) for text in (plain, own)]
+    assert sections[0] == sections[1] and "The weights are not published here" in plain and plain != own
     (target / "analysis.md").write_text("Batch norm wins by 3 points.\n")
     for _ in range(2):
         publish(trained, tmp_path)
         text = (target / "README.md").read_text()
         assert text.replace("## Analysis\n\nBatch norm wins by 3 points.\n\n", "") == plain != text
+
+
+def test_weights_published_earlier_stay_while_they_are_the_runs_own(copy, tmp_path):
+    target = publish(copy, tmp_path / "cards", weights="half")
+    kept = (target / "model.safetensors").read_bytes()
+    publish(copy, tmp_path / "cards")
+    assert (target / "model.safetensors").read_bytes() == kept
+    text = (target / "README.md").read_text()
+    assert f'from_pretrained("{target.name}", trust_remote_code=True)' in text
+    tensors = load_file(copy / "model.safetensors")
+    save_file({k: v + 1 if v.dim() == 4 else v for k, v in tensors.items()}, copy / "model.safetensors")
+    with pytest.raises(RunError, match=r"is not what .*run holds"):
+        publish(copy, tmp_path / "cards")
+    assert (target / "README.md").read_text() == text
+    publish(copy, tmp_path / "cards", weights="full")
+    assert (target / "model.safetensors").read_bytes() == (copy / "model.safetensors").read_bytes()
+
+
+def test_into_this_project_weights_come_without_a_second_copy_of_the_code(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.publishing.ROOT", tmp_path.resolve())
+    target = publish(copy, tmp_path / "cards", weights="half")
+    assert not list(target.glob("*.py")) and (target / "config.json").is_file()
+    text = (target / "README.md").read_text()
+    assert f'from_pretrained("cards/{target.name}")' in text and "import models" in text
+    assert "trust_remote_code" not in text
 
 
 def test_weights_that_float16_cannot_hold_are_an_error(copy, tmp_path):
@@ -79,11 +107,13 @@ def test_an_upload_makes_the_repository_and_sends_the_staged_folder(copy, monkey
 
         def upload_folder(self, *, repo_id, folder_path, commit_message):
             calls.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
+            calls.append((folder_path / "README.md").read_text())
 
     monkeypatch.setattr(push, "HfApi", Hub)
     assert push.main([str(copy), "--repo", "you/birds", "--private"]) == 0
     assert calls[0] == ("you/birds", {"private": True, "exist_ok": True})
     assert calls[1][0] == "you/birds" and {"README.md", "config.json", "model.safetensors"} <= set(calls[1][1])
+    assert 'from_pretrained("you/birds", trust_remote_code=True)' in calls[2]
 
 
 @pytest.mark.parametrize("damage", ["weights", "card", "name"])

@@ -1,14 +1,18 @@
 """`python -m evaluation.segment`: a user's own pictures to masks and slots."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 from trained_slotattn import make_run
 
+import evaluation.loading
 from data.clevrtex import ClevrtexData, load_clevrtex, pixels_of
 from evaluation.options import Options
 from evaluation.runs import RunError, load_run
 from evaluation.segment import OUTSIDE, Segmenter, full_mask, main, read_square
+from training.checkpoints import verify, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,21 @@ def test_a_bad_picture_is_named_and_the_others_are_done(run, pictures, tmp_path,
     error = capsys.readouterr().err
     assert "bad.png: no usable picture" in error and error.count("\n") == 1
     assert (out / "small_mask.png").is_file() and not (out / "bad_mask.png").exists()
+
+
+def test_weights_that_are_not_those_of_the_manifest_are_refused(run, pictures, tmp_path, capsys, monkeypatch):
+    copy, checked = shutil.copytree(run, tmp_path / "copy"), []
+    monkeypatch.setattr(evaluation.loading, "verify", lambda folder: (checked.append(folder), verify(folder)))
+    write_manifest(copy, [copy / "model.safetensors", copy / "config.json"])
+    call = [str(copy), str(pictures[2]), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(call) == main(call) == 0
+    assert len(checked) == 1  # nothing has changed since
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-8] ^= 1  # the last bit of a number
+    (copy / "model.safetensors").write_bytes(weights)
+    for _ in range(2):
+        assert main(call) == 1
+        assert "model.safetensors is damaged (its sha256 differs)" in capsys.readouterr().err
 
 
 def test_a_crop_of_the_square(tmp_path, run):

@@ -1,10 +1,23 @@
 """Sampling of slot diffusion: against the papers' equations written out, other schedulers driven by hand, bad input."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from small_slot_diffusion import build, images
 from transformers import BitImageProcessor
 
@@ -98,6 +111,63 @@ def test_an_instance_of_another_scheduler_with_noise_of_its_own(short):
     assert torch.equal(theirs.latents, short(slots, seed=2, scheduler=library, **QUIET).latents)
     heun = HeunDiscreteScheduler(30, beta_start=0.0015, beta_end=0.2, beta_schedule="linear")
     assert short(slots, scheduler=heun, num_inference_steps=3, **QUIET).latents.isfinite().all()
+
+
+LIBRARYS = [DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler]
+LIBRARYS += [LMSDiscreteScheduler, PNDMScheduler, UniPCMultistepScheduler]
+
+
+@pytest.mark.parametrize("library", LIBRARYS)
+def test_schedulers_of_the_models_chain_sample_and_those_of_another_are_told(short, library):
+    slots, own = slots_for(1), short.model.scheduler().config
+    options = {"slots": slots, "num_inference_steps": 5, **QUIET}
+    made = short(**options, scheduler=library.from_config(own)).latents
+    assert made.isfinite().all()
+    cases = {
+        "prediction_type 'sample' instead of 'epsilon'": {"prediction_type": "sample"},
+        "num_train_timesteps 50 instead of 30": {"num_train_timesteps": 50},
+        r"other betas \(alphas_cumprod\[\d+\] is": {"beta_schedule": "scaled_linear"},
+        r"other betas .*alphas_cumprod\[29\]": {"beta_end": 0.19},
+    }
+    for message, fields in cases.items():
+        message = f"this {library.__name__} does not fit the model's chain: it has {message}"
+        with pytest.raises(ValueError, match=message) as caught:
+            short(**options, scheduler=library.from_config(own, **fields))
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_long_chain_of_the_librarys_is_the_models_and_what_has_none_is_told():
+    for schedule in ("linear", "scaled_linear"):  # diffusers multiplies in single precision
+        pipeline = SlotDiffusionPipeline(build(beta_schedule=schedule))
+        scheduler = DDIMScheduler(1000, 0.0015, 0.0195, beta_schedule=schedule, clip_sample=False)
+        assert pipeline(slots_for(1), scheduler=scheduler, num_inference_steps=2, **QUIET).latents.isfinite().all()
+    with pytest.raises(ValueError, match=r"prediction_type None instead of 'epsilon', no alphas_cumprod"):
+        pipeline(slots_for(1), scheduler=FlowMatchEulerDiscreteScheduler(), num_inference_steps=2, **QUIET)
+
+
+@pytest.mark.parametrize("library", [DPMSolverMultistepScheduler, UniPCMultistepScheduler, PNDMScheduler])
+def test_a_scheduler_that_has_been_used_begins_anew(short, library):
+    slots, scheduler = slots_for(2), library.from_config(short.model.scheduler().config)
+    expected = short(slots, scheduler=scheduler, num_inference_steps=4, **QUIET).latents
+    scheduler.set_timesteps(4)
+    sample = torch.randn(2, 3, 4, 4)
+    for t in scheduler.timesteps:
+        sample = scheduler.step(sample, t, sample).prev_sample
+    assert torch.equal(short(slots, scheduler=scheduler, **QUIET).latents, expected)
+
+
+def test_timesteps_given_one_by_one(short):
+    slots, own = slots_for(1), short.model.scheduler()
+    own.set_timesteps(timesteps=[28, 11, 3])
+    ours = short(slots, scheduler=own, **QUIET).latents
+    own.set_timesteps(3)
+    assert not torch.allclose(ours, short(slots, scheduler=own, **QUIET).latents)
+    library = DPMSolverMultistepScheduler.from_config(own.config)
+    library.set_timesteps(timesteps=[28, 11, 3])
+    assert short(slots, scheduler=library, **QUIET).latents.isfinite().all()
+    library.step(torch.zeros(1, 3, 4, 4), library.timesteps[0], torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="this DPMSolverMultistepScheduler has been used; call its set_timesteps"):
+        short(slots, scheduler=library, **QUIET)
 
 
 def test_dpm_solver_takes_one_step_less_than_the_chain_has(short):
@@ -250,6 +320,35 @@ def test_from_a_run_folder(tmp_path):
         torch.testing.assert_close(pipeline(**options).latents, expected, rtol=0.1, atol=0.3)
 
 
+def test_slots_of_any_kind_of_numbers(short):
+    slots, options = slots_for(2), {"num_inference_steps": 2, **QUIET}
+    expected = short(slots, **options).latents
+    read_only = slots.double().numpy()
+    read_only.flags.writeable = False
+    for given in (slots.numpy(), read_only, slots.tolist()):
+        assert torch.equal(short(given, **options).latents, expected)
+    nearly = images(1).clamp(-1, 1)
+    nearly[0, 0, 0, 0] = 1.004  # as resizing overshoots
+    assert short(image=nearly, **options).latents.isfinite().all()
+
+
+@pytest.mark.parametrize("part", ["unet.", "slot_encoder.", "vae."])
+@pytest.mark.parametrize("how", ["missing", "another shape"])
+def test_a_folder_that_lacks_weights_does_not_load(part, how, tmp_path):
+    build().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    names = sorted(name for name in state if name.startswith(part))
+    for name in names:
+        if how == "missing":
+            del state[name]
+        else:
+            state[name] = torch.zeros(*state[name].shape, 2)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{tmp_path}: .*{re.escape(names[0])}.*take another copy") as caught:
+        SlotDiffusionPipeline.from_pretrained(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +370,16 @@ def spoiled(count: int) -> torch.Tensor:
         ({"slots": slots_for(2), "num_slots": 4}, r"num_slots=4, but the slots given are 3"),
         ({"image": images(2, 32)}, r"image has shape \[2, 3, 32, 32\]: it must be \[N, 3, 16, 16\]"),
         ({"image": images() * float("inf")}, "image hold values that are not finite"),
+        ({"image": images() * float("nan")}, "image hold values that are not finite"),
+        ({"image": images() * 127.5 + 127.5}, r"image holds .* to 25\d.*: it must be .*\[-1, 1\]; divide .* by 127.5"),
+        ({"image": images().abs() - 1.1}, r"image holds .*from -1.0.*\[-1, 1\]"),
+        ({"image": (images() * 127 + 127).byte()}, r"image holds torch.uint8 from 0 to 25\d.*must be floating point"),
+        ({"image": torch.ones(1, 3, 16, 16, dtype=torch.uint8)}, "image holds torch.uint8 from 1 to 1: "),
+        ({"image": images(), "num_slots": -1}, "num_slots=-1 is not possible: it must be an integer of at least 1"),
+        ({"image": images(), "num_slots": 0}, "num_slots=0 is not possible"),
+        ({"slots": [[[1.0], [2.0, 3.0]]]}, r"slots must be numbers \[N, K, slot_size\]"),
+        ({"slots": "slots"}, "slots must be numbers"),
+        ({"slots": np.zeros((2, 3, 9))}, r"slots have shape \[2, 3, 9\]"),
         ({"image": []}, "image must be a tensor"),
         ({"image": "picture.png"}, "image must be a tensor"),
         ({"slots": slots_for(2), "num_inference_steps": 0}, r"num_inference_steps=0 .* from 1 to 30"),

@@ -76,6 +76,14 @@ def test_forward_process_and_velocity_equal_diffusers():
 # --- The ancestral step -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("timesteps", [[0, -1], [1000, 0], -1])
+def test_noise_is_added_at_timesteps_of_the_chain_only(timesteps):
+    scheduler = LatentDDPMScheduler()
+    for method in (scheduler.add_noise, scheduler.get_velocity):
+        with pytest.raises(ValueError, match=r"timesteps run from .*: the chain has 0 to 999"):
+            method(noise(1)[:2], noise(2)[:2], torch.tensor(timesteps))
+
+
 @pytest.mark.parametrize("steps", [1000, 50])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 def test_a_run_equals_diffusers_step_by_step(steps, prediction_type):

@@ -109,6 +109,8 @@ def damage_folder(folder, how: str) -> None:
         (folder / "config.json").write_text(json.dumps(fields | {"model_type": "bert"}))
     elif how == "broken config":
         (folder / "config.json").write_text("{")
+    elif how == "a list":
+        (folder / "config.json").write_text("[1]")
     else:
         state = load_file(weights)
         if how == "a tensor less":
@@ -127,6 +129,7 @@ def damage_folder(folder, how: str) -> None:
         ("not a header", ValueError, "the VAE in .* does not load"),
         ("another model", ValueError, "does not load: its model_type is 'bert' instead of 'slot_vqvae'"),
         ("broken config", ValueError, "does not load"),
+        ("a list", ValueError, "does not load: its config.json holds a list where an object belongs"),
         ("a tensor less", ValueError, "1 missing keys such as quantize.embedding.weight"),
         ("not finite", ValueError, "tensor decoder.conv_in.bias of the VAE holds values that are not finite"),
     ],

@@ -169,7 +169,8 @@ def test_damaged_checkpoints_give_one_clear_error(tiny_file, tmp_path):
     whole = tiny_file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4
-    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], bytes(flipped)):
+    noise = np.random.default_rng(0).bytes(1000)
+    for content in (b"", b"\x80\x02.", noise, whole[: len(whole) // 2], bytes(flipped)):
         tiny_file.write_bytes(content)
         with pytest.raises(ValueError, match=r"vae_checkpoint.pth cannot be read as a checkpoint: .*damaged") as caught:
             load_tiny(tiny_file)
@@ -191,6 +192,41 @@ def test_damaged_checkpoints_give_one_clear_error(tiny_file, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot be written"):
         load_tiny(tiny_file, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"abc", r"it is text that begins with 'abc', no checkpoint; download"),
+        ("<!DOCTYPE html>\n<title>Zugriff nötig</title>".encode(), r"begins with '<!DOCTYPE html> <title>Zugriff"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", r"pointer of Git LFS.*git lfs pull"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_text_in_a_checkpoints_place_is_told_as_such(tmp_path, suffix, content, message):
+    path = tmp_path / f"vae_checkpoint{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path.name} cannot be read as a checkpoint: .*{message}") as caught:
+        load_tiny(path)
+    assert len(str(caught.value)) < 200 + len(str(path)) and "\n" not in str(caught.value)
+
+
+def test_flipped_bits_in_the_old_format_are_one_clear_error_or_harmless(tiny_file):
+    """The format before zip files has no checksums: a flip in a number cannot be told, all others are."""
+    torch.save(build().state_dict(), tiny_file, _use_new_zipfile_serialization=False)
+    whole = tiny_file.read_bytes()
+    assert load_tiny(tiny_file).config.num_codes == 12
+    rng, refused = np.random.default_rng(1), 0
+    for position, bit in zip(rng.integers(0, 12_000, 60), rng.integers(0, 8, 60), strict=True):  # among the names
+        content = bytearray(whole)
+        content[position] ^= 1 << bit
+        tiny_file.write_bytes(content)
+        try:
+            load_tiny(tiny_file)
+        except ValueError as error:
+            assert tiny_file.name in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 30
 
 
 def test_averages_start_from_the_loaded_codes(tiny_file):

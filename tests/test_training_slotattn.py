@@ -1,25 +1,31 @@
 """The Slot Attention task on a small net and embedded scenes of 16x16."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scene_files import coursework_folder, save_scene
 from sklearn.metrics import adjusted_rand_score
 
 import train
 from data.clevrtex import masks_of, pixels_of
+from data.image_folder import DataError
 from tests.small_scenes import DATA, assert_equal_weights
 from tests.two_processes import train_on_two
 from training.augmentation import sample_generator
 from training.errors import RunError
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
 from training.run import build_trainer, execute
 from training.slot_noise import EVALUATION_STREAM, slot_noise
 from training.slotattn import SlotAttentionTask
 from training.trainer import FamilyTrainer
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "preset": "tiny",
     "num_slots": 4,
@@ -208,6 +214,35 @@ def test_wrong_settings_are_named(task, tmp_path, model, data, training, message
         return
     with pytest.raises(RunError, match=message):
         task(model, data, **training)
+
+
+@pytest.mark.parametrize("family", ["slotattn", "slotdiff"])
+def test_the_readmes_command_for_own_scenes_fits_them(family, tmp_path, monkeypatch):
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{family}` |" in line)
+    command = re.search(r"`train.py (--recipe .*)`", row)[1].replace("FOLDER", str(tmp_path / "own"))
+    torch.save({}, tmp_path / "vae.pth")
+    arguments = shlex.split(command.replace("VAE", str(tmp_path / "vae.pth")))
+    coursework_folder(tmp_path / "own")
+    monkeypatch.chdir(ROOT)
+    task = train.build_task(load_recipe(arguments[1]), [*arguments[2:], "--cache_dir", str(tmp_path / "cache")])
+    assert task.config.num_slots == 7 and task.recipe.data["max_objects"] == 6  # as the run folder will say
+    assert {name: len(split) for name, split in task.datasets.items()} == {"train": 4, "val": 3}
+
+
+def test_own_scenes_of_more_objects_than_slots_are_named(task, tmp_path):
+    folder = coursework_folder(tmp_path / "own")
+    own = {"path": str(folder)}
+    assert len(task({"num_slots": 5}, own).datasets["train"]) == 4  # of four objects each
+    with pytest.raises(DataError, match=r"train/0.png: mask has ids from 0 to 4, allowed are 0 to 3(.|\n)*num_slots"):
+        _ = task({"num_slots": 4}, own).datasets
+    for split, number in (("train", 4), ("val", 5)):
+        save_scene(folder, split, number, np.full((32, 48), 3, dtype=np.uint8))
+    skipping = task({"num_slots": 4}, {**own, "too_many": "skip"}).datasets
+    assert [split["id"][:] for split in skipping.values()] == [[4], [5]]
+    with pytest.raises(RunError, match=r"num_slots is 4, but .*9 objects.*at least 10, or data.max_objects to 3"):
+        task({"num_slots": 4}, {**own, "max_objects": 9})
+    assert "max_objects" not in task({"num_slots": 11}, own).recipe.data  # slots enough for the default
+    assert "max_objects" not in task().recipe.data  # drawn scenes
 
 
 def test_the_size_is_that_of_data_or_model_where_only_one_says_it(cache):

@@ -243,7 +243,10 @@ def test_an_autoencoder_that_is_missing_or_cannot_be_trusted_is_an_error_that_na
     (tmp_path / "vae_checkpoint.pth").write_bytes(b"no checkpoint")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "resnet6n2"}')
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "config.json").write_text("[1]")
     cases = {
+        "list": "model.vae names .*list, whose config.json cannot be used: it holds a list where an object belongs",
         "nowhere": "model.vae names .*nowhere, which is not there; give a run folder of the family vae",
         "unfinished": "model.vae cannot be used: .*unfinished .*config.json",
         "vae_checkpoint.pth": "model.vae cannot be used: .*vae_checkpoint.pth cannot be read as a checkpoint",

@@ -28,6 +28,8 @@ def autoencoder_config(path: Path, where: str) -> VQVAEConfig | dict[str, Any] |
         return None
     try:
         values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__} where an object belongs")
         if "_class_name" in values:
             return values
         if values.get("model_type") != VQVAEConfig.model_type:
