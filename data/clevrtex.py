@@ -251,6 +251,8 @@ def _build(fields: ClevrtexData, staging: Path) -> None:
     shards: list[tuple[str, range]] = []
     if fields.path is None:
         rows, columns, shards = functools.partial(_drawn_rows, fields), {}, _shards(fields)
+        if fields.num_train + fields.num_val + fields.num_test <= _SHARD:  # a moment's work: no processes for it
+            rows, shards = functools.partial(rows, shards), []
     elif Path(fields.path).expanduser().is_file():
         stored, columns = _archived_rows(fields, skipped)
         rows = functools.partial(iter, stored)

@@ -26,7 +26,7 @@ from .image_folder import DataError
 from .mathqa_files import SPLIT_FILES, find_files, read_records
 from .word_problems import PROBLEMS_VERSION, word_problem
 
-__all__ = ["DataError", "MathQAData", "load_mathqa", "mask_numbers"]
+__all__ = ["DataError", "MathQAData", "load_mathqa", "mask_numbers", "place_of", "source_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,27 @@ def load_mathqa(fields: MathQAData, need: Iterable[str] = ("train",)) -> Dataset
     return DatasetDict.load_from_disk(str(folder / "splits"))
 
 
+def source_of(fields: MathQAData) -> dict[str, str | int]:
+    """What the problems are made from: the sha256 of each split's file, or the version of those written here.
+
+    DataError where there are no files.
+    """
+    if fields.path is None:
+        return {"problems": PROBLEMS_VERSION}
+    files = find_files(Path(fields.path).expanduser().resolve())
+    return {split: hashlib.sha256(file.read_bytes()).hexdigest() for split, file in files.items()}
+
+
+def place_of(fields: MathQAData, sample: int) -> str:
+    """Where the problem with this id stands: "train.json, record 7 (from 0)"."""
+    number, position = divmod(sample, ID_STEP)
+    split = list(SPLIT_FILES)[number]
+    if fields.path is None:
+        return f"problem {position} written for {split}"
+    files = find_files(Path(fields.path).expanduser().resolve())
+    return f"{files[split]}, record {position} (from 0)"
+
+
 def _cache_of(fields: MathQAData, need: Iterable[str]) -> tuple[Path, dict]:
     """The folder of the cache, named after the fields; and what it has to be built from, which may change under it.
 
@@ -138,21 +159,19 @@ def _cache_of(fields: MathQAData, need: Iterable[str]) -> tuple[Path, dict]:
     """
     used = dataclasses.asdict(fields)
     used.pop("cache_dir")
+    source = source_of(fields)
     if fields.path is None:
         for name in _FILE_FIELDS:
             used.pop(name)
         counts = _drawn_counts(fields)
         present = {split for split, count in counts.items() if count}
-        source: dict = {"problems": PROBLEMS_VERSION}
         name = "word_problems"
     else:
         for name in _DRAWN_FIELDS:
             used.pop(name)
         path = Path(fields.path).expanduser().resolve()
         used["path"] = str(path)
-        files = find_files(path)
-        present = set(files)
-        source = {split: hashlib.sha256(file.read_bytes()).hexdigest() for split, file in files.items()}
+        present = set(source)
         name = path.name
     _check_splits(fields, present, need)
     key = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:16]

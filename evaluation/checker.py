@@ -30,7 +30,7 @@ class Verdict:
 
     `output` is what it printed. `disagreements` are the positions of records that it and this project's metric judge
     differently, None where the checker left no `predicted_answer` to compare with. `withheld` counts predictions that
-    it was not given, because their factorial would not end; they are wrong in either case.
+    it was not given, because they name an operation of `ENDLESS` and have no value; they are wrong in either case.
     """
 
     output: str
@@ -47,7 +47,10 @@ class Verdict:
             f"{100 * self.exact_match:.3f} %, {self.samples} problems"
         )
         if self.withheld:
-            lines.append(f"{self.withheld} predictions were withheld: their factorial would not end")
+            lines.append(
+                f"{self.withheld} predictions were withheld: they name {', '.join(ENDLESS[:-1])} or {ENDLESS[-1]} and "
+                "have no value (too large, or no program), and a checker might not end on them"
+            )
         if self.disagreements:
             shown = ", ".join(map(str, self.disagreements[:10]))
             more = ", ..." if len(self.disagreements) > 10 else ""

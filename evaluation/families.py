@@ -10,6 +10,7 @@ A family `x` (the `model_family` of a recipe) is four modules of this folder. Ev
     RunError for a run that cannot be evaluated; predictions are stored in the run folder, so that a second evaluation
     of the same weights does not compute them again.
     `settings(run, options) -> JSON`: what the result depends on besides the files of the run and this project's code.
+    RunError for an option that the family cannot follow (`Options.refuse_data`).
 
 `x_report.py`
     `PANELS`: the curves of history.csv that are drawn, as (column, title), see `figures.PANELS`.

@@ -55,10 +55,15 @@ def load_model(run: Run, model_class: Any) -> torch.nn.Module:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU where there is one."""
+    """The device of this name; "auto" is a GPU where there is one. RunError where this machine has no such device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"device {name!r} cannot be used: {first_line(error)}. Take auto, or cpu.") from None
+    return device
 
 
 def exact() -> AbstractContextManager:

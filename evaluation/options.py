@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from training.errors import RunError
 
 SPLITS = ("train", "val", "dev", "test")
 
@@ -14,10 +17,11 @@ class Options:
     """`device` "auto" takes a GPU where there is one; `batch_size` None is the family's own; `splits` None takes all
     that the data have; `force` computes again what is stored.
 
-    What only some families use, and others leave alone: `beams`, the widths of beam search; `data`, other data than
-    the run's, to be measured beside them; `library_images`, how many training pictures a slot library is made of, 0 for
-    all; `sampled_images`, how many scenes of a split are reconstructed, and how many pictures composed, where that
-    takes sampling, 0 for as many as there are; `sampler_images`, on how many scenes samplers are compared, 0 for none.
+    What only some families use, and others leave alone (`data`: refuse): `beams`, the widths of beam search; `data`,
+    other data than the run's, to be measured beside them; `library_images`, how many training pictures a slot library
+    is made of, 0 for all; `sampled_images`, how many scenes of a split are reconstructed, and how many pictures
+    composed, where that takes sampling, 0 for as many as there are; `sampler_images`, on how many scenes samplers are
+    compared, 0 for none.
     """
 
     device: str = "auto"
@@ -29,6 +33,26 @@ class Options:
     library_images: int = 2000
     sampled_images: int = 500
     sampler_images: int = 8
+
+    def refuse_data(self, family: str) -> None:
+        """RunError where `data` was given to a family that is measured on its own data only."""
+        if self.data is not None:
+            raise RunError(
+                f"--data {self.data}: a run of the family {family} is measured on the data of its recipe, and on no "
+                "other. Evaluate it without --data."
+            )
+
+    def present(self, data: Mapping[str, Sized], folder: Path) -> list[str]:
+        """Those of `splits` that the data of the run in `folder` have. RunError, with those there are, for none."""
+        found = [split for split in self.splits or SPLITS if split in data and len(data[split])]
+        if not found:
+            raise self.no_split(data, folder)
+        return found
+
+    def no_split(self, there: Iterable[str], folder: Path) -> RunError:
+        """The error that none of `splits` is among those `there`."""
+        names = ", ".join(self.splits or SPLITS)
+        return RunError(f"{folder}: the data have none of the splits {names}; they have {', '.join(there)}.")
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Options:
@@ -55,7 +79,7 @@ def parse_arguments(arguments: list[str] | None, description: str) -> argparse.N
     parser.add_argument("paths", nargs="*", type=Path, help="runs or folders of runs (default: runs)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--batch-size", type=int, help="samples at a time (default: the family's)")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all that the data have")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all; what was evaluated before stays")
     parser.add_argument(
         "--beams", nargs="+", type=int, default=[10], metavar="K", help="text2math: widths of beam search (default: 10)"
     )

@@ -1,5 +1,5 @@
 """Scores of the same samples by several runs: the split that ranks them, what they were measured on, and how far the
-best is ahead of every other.
+best is ahead of every other, or of a baseline.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import numpy as np
 
 from metrics.bootstrap import interval
 
-from .comparison import Outcomes, number_of, split_word
+from .comparison import Column, Outcomes, labels_of, number_of, split_word, value_cell
+from .observations import points
+from .report import Cell, percent
 from .runs import Run
 from .sections import data_name
 from .statistics import holm, signed_rank
@@ -105,3 +107,35 @@ def scenes_key(run: Run, split: str, pixels: int | None, unit: str, drawn: Seque
 def no_outcomes(run: Run, split: str) -> Outcomes | None:
     """A score is neither right nor wrong: `against_best` tests the scores themselves."""
     return None
+
+
+def reference_row(runs: list[Run], columns: Sequence[Column], kind: str, name: str) -> list[Cell] | None:
+    """The row of a baseline below the runs, called `name`: of every column the number of metrics.json whose name has
+    `kind` before it, where all runs have the same; None where there is no such number."""
+    row, known = [Cell(name)], False
+    for column in columns:
+        values = {number_of(run, column.split, f"{kind}{column.key}") for run in runs}
+        value = values.pop() if len(values) == 1 else None
+        bounds = number_of(runs[0], column.split, f"{kind}{column.key}_interval") if value is not None else None
+        row.append(value_cell(column, value, bounds))
+        known |= value is not None
+    return row if known else None
+
+
+def above_baseline(runs: list[Run], split: str, metric: str, kind: str, name: str) -> list[str]:
+    """One sentence, which begins with `name`: the runs that pass a baseline, whose number has `kind` before that of the
+    metric, and those that do not; none where no run has both."""
+    known = [
+        (label, number_of(run, split, metric) - number_of(run, split, f"{kind}{metric}"))
+        for label, run in zip(labels_of(runs), runs, strict=True)
+        if None not in (number_of(run, split, metric), number_of(run, split, f"{kind}{metric}"))
+    ]
+    if not known:
+        return []
+    above = [f"{label} ({points(gap)})" for label, gap in known if gap > 0]
+    below = [f"{label} ({points(gap)})" for label, gap in known if gap <= 0]
+    values = {number_of(run, split, f"{kind}{metric}") for run in runs} - {None}
+    level = f" ({percent(values.pop())} on {split_word(split)})" if len(values) == 1 else ""
+    parts = [f"above it {', '.join(above)}"] if above else []
+    parts += [f"at it or below {', '.join(below)}"] if below else []
+    return [f"{name}{level}: {'; '.join(parts)}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import comparison, figures, sections
@@ -18,14 +19,18 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     done.
 
     Up to date means: weights, config, recipe, history and this project's evaluation code have the fingerprint that the
-    last evaluation recorded in metrics.json, and it covered the splits asked for.
+    last evaluation recorded in metrics.json, and it covered the splits asked for. Splits that were evaluated before
+    stay: they are evaluated with those asked for, from what is stored as far as the weights are the same.
     """
-    run = load_run(folder)
+    run, asked = load_run(folder), options
+    options = with_earlier_splits(run, asked)
     evaluator, reporter = family_module(run), family_module(run, "report")
     fingerprint = fingerprint_of(run, options)
     if not options.force and run.evaluation.get("digest") == fingerprint and (folder / "report.html").is_file():
         return False
     result = evaluator.evaluate(run, options)
+    if asked.splits and not result["metrics"].keys() & set(asked.splits):
+        raise asked.no_split(result["metrics"], folder)
     old = run.metrics.get("metrics") or {}
     numbers = {**old, **{split: {**old.get(split, {}), **new} for split, new in result["metrics"].items()}}
     run.metrics = {
@@ -44,6 +49,15 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     write_json(folder / "metrics.json", run.metrics)
     write_card(folder)
     return True
+
+
+def with_earlier_splits(run: Run, options: Options) -> Options:
+    """The options with every split that the run was evaluated on before, so that no evaluation loses one and all
+    numbers of a run are of the same weights."""
+    if options.splits is None:
+        return options
+    wanted = {*options.splits, *(run.evaluation.get("splits") or {})}
+    return replace(options, splits=tuple(split for split in SPLITS if split in wanted))
 
 
 def _place(split: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from models import Text2MathForProgramGeneration, Text2MathTokenizer
 from .loading import device_of, exact, first_line, load_model
 from .runs import Run, RunError, digest, weights_of
 from .sources import with_imports
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 IGNORED = -100  # a label that does not count
@@ -59,7 +62,11 @@ class Generator:
     def generate(
         self, problems: Sequence[str], num_beams: int = 10, constrained: bool = False, count: int = 1
     ) -> list[list[Hypothesis]]:
-        """For each problem the `count` best programs of the search, best first; fewer where there are fewer."""
+        """For each problem the `count` best programs of the search, best first; fewer where there are fewer. Of a
+        problem that is longer than a BERT reads the end is cut off, and a warning says so."""
+        if self.longest and (cut := self.tokenizer.too_long(problems, self.longest)):
+            first = f"the first, of {cut[0][1]}, begins {problems[cut[0][0]][:60]!r}"
+            logger.warning("%d problems are cut at %d wordpieces: %s", len(cut), self.longest, first)
         found: list[list[Hypothesis]] = [[] for _ in problems]
         for rows in self._batches(problems):
             with exact():

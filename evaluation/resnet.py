@@ -21,7 +21,7 @@ from training.run_folder import check_data
 from . import grad_cam
 from .loading import device_of, exact, first_line
 from .loading import load_model as load_weights
-from .options import SPLITS, Options
+from .options import Options
 from .predictions import Predictions, load_predictions, save_predictions
 from .runs import Run, RunError, digest, weights_of
 from .scores import score
@@ -103,7 +103,8 @@ def inputs_digest(run: Run) -> str:
 
 
 def settings(run: Run, options: Options) -> Any:
-    """What an evaluation depends on besides files: the splits asked for."""
+    """What an evaluation depends on besides files: the splits asked for. RunError for `data`."""
+    options.refuse_data(run.family)
     return options.splits
 
 
@@ -115,9 +116,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     """
     started = time.perf_counter()
     dataset, audited = load_data(run)
-    wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
-    if not wanted:
-        raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
+    wanted = options.present(dataset, run.folder)
     classifier = Classifier(run, options)
     fingerprint = digest([], inputs_digest(run), data_digests(dataset))
     known = {} if options.force else load_predictions(run.folder, fingerprint)

@@ -17,6 +17,12 @@ import yaml
 
 from training.errors import RunError
 
+MODEL_TYPES = {  # whose families have other names
+    "resnet6n2": "resnet",
+    "slot_attention": "slotattn",
+    "slot_diffusion": "slotdiff",
+    "slot_vqvae": "vae",
+}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "f1_micro", "f1_macro")
 
@@ -104,6 +110,23 @@ def load_run(folder: Path) -> Run:
                 f"{folder / name}: holds a {type(value).__name__} where a mapping belongs. Train the run again."
             )
     return Run(folder, recipe, config, metrics, read_history(folder / "history.csv"))
+
+
+def load_checkpoint(folder: Path) -> Run:
+    """A run; or what is in any other folder with a config.json, such as a published checkpoint: its family is then
+    that of the config's `model_type`, and there is no recipe. RunError names the file that is missing or damaged."""
+    folder = Path(folder)
+    if is_run(folder):
+        return load_run(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder. Give a run folder or a published checkpoint.")
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{folder}: neither recipe.yaml nor config.json in it: no run and no published checkpoint.")
+    config = _read(folder / "config.json", json.loads)
+    if not isinstance(config, dict):
+        raise RunError(f"{folder / 'config.json'}: holds a {type(config).__name__} where a mapping belongs.")
+    kind = config.get("model_type")
+    return Run(folder, {"model_family": MODEL_TYPES.get(kind, kind)}, config)
 
 
 def _read(path: Path, parse: Any) -> Any:

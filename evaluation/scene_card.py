@@ -6,9 +6,11 @@ from typing import Any
 
 from .observations import points
 from .runs import Run
+from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import is_generated
 from .scene_observations import close_split
-from .scene_report import MEASURES, PANELS, data_name
+from .scene_report import PANELS, data_name
+from .scene_results import MEASURES
 from .scene_scores import FOREGROUND
 
 SLOT_ATTENTION = (
@@ -23,6 +25,8 @@ CLEVRTEX = (
     "L. Karazija, I. Laina, C. Rupprecht: ClevrTex: A texture-rich benchmark for unsupervised multi-object "
     "segmentation. NeurIPS 2021 (datasets and benchmarks)."
 )
+FIXED_GRID = {f"{GRID}{key}": f"Fixed grid, no learning: {name}" for key, name in MEASURES.items()}
+FLAT_COLOUR = {f"{MEAN_COLOUR}reconstruction_mse": "Each picture's own mean colour, no learning: MSE"}
 CLUSTERS = {
     "clusters.png": "A row for each cluster of the slot library: the slots nearest to its centre",
     "composed.png": "Pictures composed of one training slot of each cluster",
@@ -53,7 +57,7 @@ def slot_fields(run: Run) -> dict[str, Any]:
         "task": "image-segmentation",
         "task_name": "Unsupervised object segmentation",
         "measures": MEASURES,
-        "shares": frozenset(MEASURES),
+        "shares": frozenset({*MEASURES, *FIXED_GRID}),
         "intervals_note": "bootstrap over scenes",
         "panels": PANELS,
         **data_fields(run),

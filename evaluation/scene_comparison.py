@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
 from .observations import p_verdict, points
-from .paired_scores import METHOD, Scores, against_best, no_outcomes, ranking_split, scenes_key
-from .report import interval
+from .paired_scores import (
+    METHOD,
+    Scores,
+    above_baseline,
+    against_best,
+    no_outcomes,
+    ranking_split,
+    reference_row,
+    scenes_key,
+)
+from .report import Cell, interval
 from .runs import Run
+from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import CLOSE
 from .scene_evaluation import foreground_of
 from .scene_scores import FOREGROUND
@@ -44,19 +56,27 @@ def data_key(run: Run) -> str:
 
 
 def sentences(runs: list[Run], tests: Tests) -> list[str]:
-    """The best run against every other on the same scenes."""
+    """Who passes the fixed grid, and the best run against every other on the same scenes."""
     split = split_of(runs)
+    passed = above_baseline(runs, split, FOREGROUND, GRID, "Foreground ARI of a fixed grid, which ignores the picture")
     scores = [_scores(run, split) for run in runs]
     best, differences = against_best(labels_of(runs), scores, [number_of(run, split, FOREGROUND) for run in runs])
     if not differences:
-        return []
+        return passed
     said = [f"{d.label} by {points(d.mean)} ({interval((d.low, d.high))}, {p_verdict(d.p_value)})" for d in differences]
-    return [f"Scene by scene {best} has the higher foreground ARI than {'; '.join(said)}: {METHOD}."]
+    return [*passed, f"Scene by scene {best} has the higher foreground ARI than {'; '.join(said)}: {METHOD}."]
 
 
 def _scores(run: Run, split: str) -> Scores | None:
     found = foreground_of(run, split)
     return Scores(*found, data_key(run)) if found is not None else None
+
+
+def reference_rows(runs: list[Run], columns: Sequence[Column]) -> list[list[Cell]]:
+    """The baselines' rows, as far as all runs have the same ones."""
+    kinds = {GRID: "fixed grid, no learning", MEAN_COLOUR: "mean colour, no learning"}
+    rows = (reference_row(runs, columns, kind, name) for kind, name in kinds.items())
+    return [row for row in rows if row]
 
 
 RULES = ComparisonRules(
@@ -69,5 +89,7 @@ RULES = ComparisonRules(
     outcomes=no_outcomes,
     variant=lambda run: run.folder.name,
     sentences=sentences,
-    note="ARI: adjusted Rand index, per scene and then averaged. MSE: images in [0, 1], summed over an image.",
+    reference_rows=reference_rows,
+    note="ARI: adjusted Rand index, per scene and then averaged. MSE: images in [0, 1], summed over an image. No "
+    "learning: the same rectangles in every picture, and each picture's own mean colour.",
 )

@@ -12,6 +12,8 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from data.clevrtex import ClevrtexData, load_clevrtex, masks_of, pixels_of
+from training.digests import data_digests
+from training.run_folder import check_data
 
 from .runs import Run, RunError, digest
 from .statistics import evenly
@@ -89,8 +91,10 @@ def data_fields(run: Run) -> ClevrtexData:
 
 
 def load_scenes(run: Run) -> DatasetDict:
-    """The data that the recipe names. RunError where they do not load."""
-    return _loaded(data_fields(run), f"{run.folder}: the data do not load")
+    """The data that the recipe names. RunError where they do not load, or have changed since the run began."""
+    splits = _loaded(data_fields(run), f"{run.folder}: the data do not load")
+    check_data(run.folder, data_digests(splits))
+    return splits
 
 
 def load_other_scenes(run: Run, path: Path) -> SceneSplit:

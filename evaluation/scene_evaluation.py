@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import composition
-from .options import SPLITS, Options
+from .options import Options
 from .predictions import ScenePredictions, load_predictions, save_predictions
 from .program_store import Store
 from .runs import Run, RunError, digest, weights_of
+from .scene_baselines import Grid, baseline_numbers, measure_baselines
 from .scene_data import CLOSE, SceneSplit, load_other_scenes, load_scenes
 from .scene_gallery import choose, ranked, scene_rows
 from .scene_model import SceneModel
@@ -78,9 +79,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     """
     started = time.perf_counter()
     dataset = load_scenes(run)
-    wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
-    if not wanted:
-        raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
+    wanted = options.present(dataset, run.folder)
     made_from = inputs_digest(run, model.code, model.settings)
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
     close = next(name for name in CLOSE if name in splits)
@@ -88,9 +87,12 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     numbers, details = {}, {}
     for name, split in splits.items():
         numbers[name], details[name] = score(predictions[name], split)
+    beside = measure_baselines(splits, predictions, model.config.num_slots)
+    numbers = {name: numbers[name] | beside.numbers[name] for name in splits}
     stored = load_predictions(run.folder, made_from, ScenePredictions)
     save_predictions(run.folder, {**stored, **predictions}, made_from)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
+    evaluation["baselines"] = beside.facts
     pictures = {"split": close, **_gallery(model, splits[close], predictions[close])}
     if "train" in dataset and len(dataset["train"]):
         train = SceneSplit("train", dataset["train"])
@@ -102,7 +104,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
         store = Store(run.folder, options.force)
         entries, shown = own(Closely(splits[close], predictions[close], store, made_from))
         evaluation, pictures = {**evaluation, **entries}, {**pictures, **shown}
-    evaluation["other_data"], pictures["other"] = _other_data(run, model, made_from, options)
+    evaluation["other_data"], pictures["other"] = _other_data(run, model, made_from, options, beside.grid)
     evaluation["seconds"] = round(time.perf_counter() - started, 2)
     return {"metrics": numbers, "evaluation": evaluation, "pictures": pictures}
 
@@ -156,9 +158,12 @@ def _generate(
     return numbers, {"clusters": strips, "composed": shown}
 
 
-def _other_data(run: Run, model: SceneModel, made_from: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+def _other_data(
+    run: Run, model: SceneModel, made_from: str, options: Options, grid: Grid | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Numbers of data that the model was not trained on, beside those of masks that came with them; what was measured
-    before with the same weights is kept. And pictures of what was measured now."""
+    before with the same weights is kept. `grid` is the baseline of the run's own data. And pictures of what was
+    measured now."""
     earlier = run.evaluation.get("other_data") or {}
     entries = {name: entry for name, entry in earlier.items() if entry.get("model") == made_from}
     if options.data is None:
@@ -166,7 +171,7 @@ def _other_data(run: Run, model: SceneModel, made_from: str, options: Options) -
     name, split = data_label(options.data), load_other_scenes(run, options.data)
     predicted = predict(model, split)
     true = split.masks(np.arange(len(split)))
-    numbers, _ = score(predicted, split)
+    numbers = score(predicted, split)[0] | baseline_numbers(split, predicted, grid)[0]
     entry = {"inputs": _stamp(options.data), "model": made_from, "image_size": model.config.image_size}
     entry["slots"] = model.config.num_slots
     if int(true.max()) + 1 > model.config.num_slots:

@@ -8,14 +8,17 @@ import numpy as np
 
 from .composition import speciality
 from .figures import series
-from .observations import observe_history, points
+from .observations import SIGNIFICANT, observe_history, p_text, points
 from .report import interval, percent
 from .runs import Run
+from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import CLOSE
 from .scene_figures import size_label
+from .scene_results import grid_name
 from .scene_scores import FOREGROUND, SOLVED
 
 FEW = 10  # scenes below which a part is not spoken of
+HARDLY = 0.1  # a foreground ARI no further than this above the grid's says little about objects
 NAMES = {"val": "validation", "test": "test", "train": "training"}
 Numbers = dict[str, Any]
 
@@ -35,10 +38,11 @@ def observe_scenes(run: Run) -> list[str]:
     numbers, details = run.metrics["metrics"], run.evaluation["splits"][split]
     sentences = []
     if details:
-        sentences += [_level(numbers[split], details, split), *_others(numbers, split)]
-        sentences += [*_gap(numbers, split), *learning, *_objects(details), *_sizes(details), _slots(details, run)]
+        sentences += [_level(numbers[split], details, split), *_against_grid(run, split)]
+        sentences += [*_against_mean_colour(run, split), *_others(numbers, split), *_gap(numbers, split)]
+        sentences += [*learning, *_objects(details), *_sizes(details), _slots(details, run)]
     else:
-        sentences += [_without_masks(numbers[split], split)]
+        sentences += [_without_masks(numbers[split], split), *_against_mean_colour(run, split)]
     return [*sentences, *_composition(run.evaluation.get("composition")), *_other_data(run)]
 
 
@@ -89,6 +93,66 @@ def _without_masks(numbers: Numbers, split: str) -> str:
         f"The {numbers['samples']:,} {NAMES[split]} scenes have no masks, so segmentations cannot be scored; the "
         f"squared error of a reconstruction is {numbers['reconstruction_mse']:.1f} on average."
     )
+
+
+def _against_grid(run: Run, split: str) -> list[str]:
+    """How far the masks are above or below rectangles that ignore the picture, and what that says of them."""
+    baselines, numbers = run.evaluation.get("baselines") or {}, run.metrics["metrics"][split]
+    test = baselines.get("splits", {}).get(split, {}).get("grid")
+    if test is None:
+        return []
+    names = {"adjusted_rand_index": "ARI over all pixels", "foreground_mean_iou": "mean IoU of the objects"}
+    gaps = {key: numbers[key] - numbers[f"{GRID}{key}"] for key in names}
+    grid, gap = baselines["grid"], test["difference"]
+    sure = gap if test["p_value"] < SIGNIFICANT else 0.0
+    told = "" if sure else ", not told apart from it"
+    beside = [
+        f"in {name} ({percent(numbers[f'{GRID}{key}'])}) it is {points(gaps[key])} {_side(gaps[key])}"
+        for key, name in names.items()
+    ]
+    return [
+        f"A fixed grid of {grid_name(run)}, which ignores the picture, has foreground ARI "
+        f"{percent(numbers[f'{GRID}{FOREGROUND}'])} on the same scenes (the best on {NAMES[grid['chosen_on']]} of at "
+        f"most {grid['at_most']} cells): the model is {points(gap)} {_side(gap)} it{told} ({p_text(test['p_value'])}); "
+        f"{' and '.join(beside)}. {_verdict(sure, gaps, names)}"
+    ]
+
+
+def _verdict(sure: float, gaps: dict[str, float], names: dict[str, str]) -> str:
+    """What the distances from the grid say; `sure` is that of the foreground ARI, 0 where it is not told from 0."""
+    if sure < 0:
+        first = "By foreground ARI these masks part the objects less well than rectangles that ignore the picture"
+    elif sure <= HARDLY:
+        first = "Foreground ARI leaves the background out, and by it these masks are hardly above such rectangles"
+    else:
+        return "By foreground ARI these masks part the objects better than their place alone does."
+    ahead = [names[key] for key, gap in gaps.items() if gap > HARDLY]
+    better = f"; by {' and '.join(ahead)} they are better" if ahead else ""
+    return f"{first}{better}."
+
+
+def _side(gap: float) -> str:
+    return "above" if gap >= 0 else "below"
+
+
+def _against_mean_colour(run: Run, split: str) -> list[str]:
+    """The squared error beside that of one colour for each picture."""
+    numbers = run.metrics["metrics"][split]
+    test = (run.evaluation.get("baselines") or {}).get("splits", {}).get(split, {}).get("mean_colour")
+    if test is None:
+        return []
+    flat, error = numbers[f"{MEAN_COLOUR}reconstruction_mse"], numbers["reconstruction_mse"]
+    gap = test["difference"]
+    if test["p_value"] >= SIGNIFICANT:
+        verdict = f"not told apart from it ({p_text(test['p_value'])})"
+    elif gap > 0:
+        verdict = f"{gap:.1f} above it, worse than painting one colour ({p_text(test['p_value'])})"
+    else:
+        verdict = f"{-gap:.1f} below it ({p_text(test['p_value'])}), {percent(error / flat, 0)} of it"
+    return [
+        f"A picture painted with its own mean colour has a squared error of {flat:.1f} on average over the same "
+        f"{test['samples']:,} scenes; that of the model's pictures, {error:.1f}, is {verdict}."
+    ]
 
 
 def _others(numbers: Numbers, split: str) -> list[str]:
@@ -201,6 +265,11 @@ def _other_data(run: Run) -> list[str]:
             beside = (
                 f"; the masks that came with the data have {percent(given[FOREGROUND])} and "
                 f"{percent(given['adjusted_rand_index'])}"
+            )
+        if f"{GRID}{FOREGROUND}" in numbers:
+            beside += (
+                f"; the fixed grid has {percent(numbers[f'{GRID}{FOREGROUND}'])} and "
+                f"{percent(numbers[f'{GRID}adjusted_rand_index'])}"
             )
         sentences.append(
             f"On {numbers['samples']:,} scenes of {name}, without any training on them, foreground ARI is "

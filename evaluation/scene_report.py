@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,12 @@ from .report import (
     percent,
 )
 from .runs import Run, write_atomically, write_json
+from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import is_generated
 from .scene_figures import size_label
 from .scene_gallery import SceneRow, rows_sheet
 from .scene_observations import close_split
+from .scene_results import AUTOENCODER, SHORT, SPLIT_NAMES, Wording, measured, results_table
 from .scene_scores import FOREGROUND
 
 PANELS: figures.Panels = (
@@ -44,21 +45,6 @@ PANELS: figures.Panels = (
 SHEETS = ("scenes.png", "clusters.png", "composed.png")  # pictures, published where the scenes were drawn here
 FIRST_SHEET = "scenes.png"
 PUBLISHED_FIGURES = ("curves.png", "foreground_ari.png", "by_objects.png", "by_size.png", *SHEETS)
-SPLIT_NAMES = {"train": "train (sample)", "val": "validation", "test": "test"}
-MEASURES = {
-    FOREGROUND: "ARI, foreground",
-    "adjusted_rand_index": "ARI, all pixels",
-    "foreground_mean_iou": "Mean IoU, objects",
-    "mean_iou": "Mean IoU, with background",
-    "mean_best_overlap": "Mean best overlap",
-}
-SHORT = {
-    FOREGROUND: "ARI fg",
-    "adjusted_rand_index": "ARI all",
-    "foreground_mean_iou": "mIoU fg",
-    "mean_iou": "mIoU all",
-    "mean_best_overlap": "mBO",
-}
 KINDS = {
     "worst": ("Worst", "bad", "The lowest foreground ARI"),
     "typical": ("Typical", "", "Evenly spaced by rank between the worst and the best"),
@@ -66,15 +52,6 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Wording:
-    """What a report says where models differ: what the loss is, and what is shown of a slot by itself."""
-
-    loss: str
-    alone: str
-
-
-AUTOENCODER = Wording("images in [-1, 1], summed over the channels, mean over the pixels", "its own picture")
 COLUMNS_OF_SHEET = "image, true masks, predicted masks in their colours, reconstruction, then each slot by itself"
 
 
@@ -125,63 +102,6 @@ def common_sections(
             Section("Set-up", sections.setup(run)),
         ]
     )
-
-
-def headline(run: Run) -> list[tuple[str, str, str]]:
-    """The few numbers at the top of the report."""
-    split = close_split(run)
-    numbers = (run.metrics.get("metrics") or {}).get(split or "", {})
-    found = [
-        (f"{name}, {split}", percent(numbers[key]), interval(numbers.get(f"{key}_interval")))
-        for key, name in list(MEASURES.items())[:3]
-        if key in numbers
-    ]
-    if "reconstruction_mse" in numbers:
-        found.append((f"Reconstruction MSE, {split}", f"{numbers['reconstruction_mse']:.1f}", "summed over an image"))
-    made = run.evaluation.get("composition") or {}
-    if "value" in made:
-        found.append((made["metric"], f"{made['value']:.1f}", f"{made['images']:,} composed pictures"))
-    return found
-
-
-def results_table(run: Run, wording: Wording = AUTOENCODER) -> Table:
-    """Every metric on every split, with intervals."""
-    rows = []
-    for split, numbers in (run.metrics.get("metrics") or {}).items():
-        measured = [Cell(percent(numbers.get(key)), interval(numbers.get(f"{key}_interval"))) for key in MEASURES]
-        error = numbers.get("reconstruction_mse")
-        bounds = numbers.get("reconstruction_mse_interval")
-        rows.append(
-            [
-                SPLIT_NAMES.get(split, split),
-                *measured,
-                Cell(
-                    _one_digit(error),
-                    f"{bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else "",
-                ),
-                f"{numbers['loss']:.4f}" if "loss" in numbers else NO_VALUE,
-                f"{numbers['samples']:,}" if "samples" in numbers else NO_VALUE,
-            ]
-        )
-    return Table(
-        ["Split", *SHORT.values(), "MSE", "Loss", "Scenes"],
-        rows,
-        "Per scene and then averaged; 95 % intervals by bootstrap over scenes. ARI: adjusted Rand index of the slot "
-        "that wins each pixel, over the foreground (fg) and over all pixels. mIoU: slots matched one to one to true "
-        "segments, without (fg) and with the background. mBO: mean overlap (IoU) of an object with its best slot. MSE "
-        f"of the reconstruction: images in [0, 1], summed over an image{_counted(run)}. Loss: {wording.loss}.",
-    )
-
-
-def _counted(run: Run) -> str:
-    """Of how many scenes the reconstruction was measured, where not of all."""
-    splits = (run.metrics.get("metrics") or {}).items()
-    few = [f"{numbers['reconstructed']:,} in {name}" for name, numbers in splits if "reconstructed" in numbers]
-    return f", over scenes evenly spaced ({', '.join(few)})" if few else ""
-
-
-def _one_digit(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:.1f}"
 
 
 def _objects(run: Run, made: dict[str, Figure]) -> list[Any]:
@@ -329,9 +249,11 @@ def _composed(run: Run, pictures: dict[str, Any]) -> list[Any]:
 def _other_data(run: Run, pictures: dict[str, list[SceneRow]]) -> list[Any]:
     blocks: list[Any] = []
     for name, entry in (run.evaluation.get("other_data") or {}).items():
-        rows = [_other_row(f"this model, {entry['slots']} slots", entry["numbers"])]
+        rows = [measured(f"this model, {entry['slots']} slots", entry["numbers"])]
         if "given" in entry:
-            rows.append(_other_row("masks that came with the data", entry["given"]))
+            rows.append(measured("masks that came with the data", entry["given"]))
+        if f"{MEAN_COLOUR}reconstruction_mse" in entry["numbers"]:
+            rows.append(measured("no learning, as above", entry["numbers"], (GRID, MEAN_COLOUR)))
         size = entry["image_size"]
         caption = f"{name}: {entry['numbers']['samples']:,} scenes at {size}x{size}, without any training on them."
         if "more_objects_than_slots" in entry:
@@ -339,12 +261,6 @@ def _other_data(run: Run, pictures: dict[str, list[SceneRow]]) -> list[Any]:
         blocks.append(Table(["Masks", *SHORT.values(), "MSE"], rows, caption))
         blocks += [_strip(row) for row in pictures.get(name, [])]
     return blocks
-
-
-def _other_row(label: str, numbers: dict[str, Any]) -> list[Any]:
-    measured = [Cell(percent(numbers.get(key)), interval(numbers.get(f"{key}_interval"))) for key in MEASURES]
-    error = numbers.get("reconstruction_mse")
-    return [label, *measured, _one_digit(error)]
 
 
 def save_galleries(run: Run, pictures: dict[str, Any], own: dict[str, np.ndarray | None] | None = None) -> None:

@@ -34,7 +34,7 @@ from training.scene_pictures import PALETTE, paint, sheet
 
 from .families import family_module
 from .options import Options
-from .runs import Run, RunError, load_run, write_atomically
+from .runs import Run, RunError, load_checkpoint, write_atomically
 from .scene_gallery import slot_pictures
 from .scene_model import SceneModel, Segmentation, picture_id
 
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable_progress_bar()
     failed = 0
     try:
-        run = load_run(options.run)
+        run = load_checkpoint(options.run)
         segmenter = Segmenter(run, Options(device=options.device), options.num_slots, options.centre_crop)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

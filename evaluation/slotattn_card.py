@@ -6,6 +6,8 @@ from .card import CardContent, optimisation
 from .runs import Run
 from .scene_card import (
     CLUSTERS,
+    FIXED_GRID,
+    FLAT_COLOUR,
     SEGMENT,
     SLOT_ATTENTION,
     SLOT_DIFFUSION,
@@ -31,7 +33,9 @@ segments = output.masks.argmax(dim=1)  # the slot of each pixel, [1, {size}, {si
 again = model.decode(output.slots).reconstruction"""
 
 BESIDE = {
+    **FIXED_GRID,
     "reconstruction_mse": "Reconstruction MSE (images in [0, 1], summed over an image)",
+    **FLAT_COLOUR,
     "loss": "Loss (images in [-1, 1], summed over channels, mean over pixels)",
     **frechet_names("composed pictures"),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from .report import Report, duration
 from .runs import Run
-from .scene_observations import observe_scenes
+from .scene_observations import close_split, observe_scenes
 from .scene_report import (
     FIRST_SHEET,
     PANELS,
@@ -14,10 +14,10 @@ from .scene_report import (
     common_sections,
     data_name,
     footer,
-    headline,
     number_figures,
     save_galleries,
 )
+from .scene_results import headline
 
 __all__ = [
     "FIRST_SHEET",
@@ -59,7 +59,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         title=run.name,
         kicker="Slot Attention · evaluation of one run",
         lead=describe(run),
-        headline=headline(run),
+        headline=headline(run, close_split(run)),
         sections=common_sections(run, pictures),
         footer=footer(run),
     )

@@ -6,6 +6,8 @@ from .card import CardContent, optimisation
 from .runs import Run
 from .scene_card import (
     CLUSTERS,
+    FIXED_GRID,
+    FLAT_COLOUR,
     SEGMENT,
     SLOT_ATTENTION,
     SLOT_DIFFUSION,
@@ -34,7 +36,9 @@ again = pipeline(slots=output.slots, scheduler="dpmsolver++", output_type="pil")
 without_the_first = pipeline(slots=output.slots[:, 1:], scheduler="dpmsolver++", output_type="pil").images[0]"""
 
 BESIDE = {
+    **FIXED_GRID,
     "reconstruction_mse": "MSE of pictures sampled from slots (images in [0, 1], summed over an image)",
+    **FLAT_COLOUR,
     "loss": "Loss (squared error of the denoising, mean over values)",
     **frechet_names("composed pictures"),
     "feature_distance_inception": "Feature distance of pictures sampled from slots (1 - cosine, Inception)",

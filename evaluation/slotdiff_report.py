@@ -14,17 +14,16 @@ from training.scene_pictures import sheet
 from . import figures, scene_report
 from .report import NO_VALUE, Cell, Figures, Gallery, Report, Section, Table, Text, duration, percent
 from .runs import Run
+from .scene_observations import close_split
 from .scene_report import (
     FIRST_SHEET,
     PANELS,
-    SPLIT_NAMES,
-    Wording,
     common_sections,
     data_name,
     footer,
-    headline,
     picture,
 )
+from .scene_results import SPLIT_NAMES, Wording, headline
 from .slot_editing import COLUMNS, edits_sheet
 from .slotattn_report import ENCODERS
 from .slotdiff_observations import observe_diffusion, spread
@@ -105,7 +104,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         title=run.name,
         kicker="Slot diffusion · evaluation of one run",
         lead=describe(run),
-        headline=headline(run),
+        headline=headline(run, close_split(run)),
         sections=common_sections(run, pictures, WORDING, own),
         footer=footer(run),
     )

@@ -3,8 +3,11 @@
     python -m evaluation.solve runs/text2math/best "a car runs 375 km in 3 hours . what is the car's speed ?"
     python -m evaluation.solve runs/text2math/best --jsonl problems.jsonl --out solutions.jsonl
 
+The folder is a run, or a published checkpoint.
+
 A line of a JSONL file is an object with the key `problem` (or `Problem`, as in MathQA), or a string. The result has a
-line for each, in the same order: the object with one more key, `solution`.
+line for each, in the same order: the object with one more key, `solution`. It is written to FILE.part, which becomes
+FILE when all is solved; after an error FILE is what it was, and FILE.part holds what was solved before.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +30,7 @@ from transformers.utils import logging
 from models.programs import ProgramError, execute, trace
 
 from .program_generation import Generator, Hypothesis
-from .runs import RunError, load_run
+from .runs import RunError, load_checkpoint
 
 MAX_CHARACTERS = 10_000  # of a problem; MathQA's longest has about 2,000
 CHUNK = 256  # problems of a file that are held at a time
@@ -108,9 +110,10 @@ class Solver:
 
     @classmethod
     def from_pretrained(cls, run: str | Path, device: str = "auto", **options: Any) -> Solver:
-        """The solver of a run folder of the family text2math; `options` as for the class. RunError where the folder is
-        no such run."""
-        loaded = load_run(Path(run))
+        """The solver of a run folder of the family text2math, or of a published checkpoint, which has no recipe.yaml;
+        `options` as for the class. RunError where the folder is neither, or where its files are not those that its
+        manifest.json (if it has one) names."""
+        loaded = load_checkpoint(Path(run))
         if loaded.family != "text2math":
             raise RunError(f"{run}: a run of the family {loaded.family!r} solves no word problems; text2math does.")
         return cls(Generator(loaded, device), **options)
@@ -149,6 +152,14 @@ def _check(text: Any, name: str) -> None:
         raise ValueError(f"{name} is empty: give a text")
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"{name} has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read")
+    _check_characters(text, name)
+
+
+def _check_characters(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds half a character ({text[error.start]!a}, a lone surrogate)") from None
 
 
 def read_problems(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,30 +183,57 @@ def _read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:
     problem = record.get("problem", record.get("Problem"))
     try:
         _check(problem, "the problem")
+        _check_characters(json.dumps(record, ensure_ascii=False), "the line")
     except ValueError as error:
         raise RunError(f'{where}: {error}. A line is {{"problem": "..."}} or "...".') from None
     return problem, record
 
 
 def solve_file(solver: Solver, source: Path, out: TextIO) -> int:
-    """Solve every problem of a JSONL file into `out`, a JSON object a line; returns how many."""
-    waiting: list[tuple[str, dict[str, Any]]] = []
+    """Solve every problem of a JSONL file into `out`, a JSON object a line; returns how many. Problems before a line
+    that raises are solved and written first."""
     done = 0
-
-    def flush() -> None:
-        for solution, (_, record) in zip(solver([problem for problem, _ in waiting]), waiting, strict=True):
+    for chunk in _chunks(read_problems(source)):
+        for solution, (_, record) in zip(solver([problem for problem, _ in chunk]), chunk, strict=True):
             made = {key: value for key, value in dataclasses.asdict(solution).items() if key != "problem"}
             out.write(json.dumps({**record, "solution": made}, ensure_ascii=False) + "\n")
         out.flush()
-        waiting.clear()
+        done += len(chunk)
+    return done
 
-    for item in read_problems(source):
-        waiting.append(item)
-        done += 1
-        if len(waiting) == CHUNK:
-            flush()
-    if waiting:
-        flush()
+
+def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+    """Lists of at most `CHUNK`; where an item raises, first those before it."""
+    waiting = []
+    try:
+        for item in items:
+            waiting.append(item)
+            if len(waiting) == CHUNK:
+                yield waiting
+                waiting = []
+    except (RunError, OSError):
+        yield waiting
+        raise
+    yield waiting
+
+
+def solve_to(solver: Solver, source: Path, path: Path) -> int:
+    """[`solve_file`] to a file, which is replaced when all is solved. After an error it is what it was, and the
+    solutions made so far, if there are any, are in a file beside it, `path` with ".part", which the error names."""
+    if path.exists() and not path.is_file():  # a pipe or a device
+        with path.open("w", encoding="utf-8") as out:
+            return solve_file(solver, source, out)
+    path = path.resolve()  # a link stays one
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as out:
+            done = solve_file(solver, source, out)
+    except (RunError, OSError) as error:
+        if not part.is_file() or not part.stat().st_size:
+            part.unlink(missing_ok=True)
+            raise
+        raise RunError(f"{error} What was solved before is in {part}.") from error
+    part.replace(path)
     return done
 
 
@@ -207,7 +245,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="a run folder of the family text2math")
+    parser.add_argument("run", type=Path, help="a run folder of the family text2math, or a published checkpoint")
     parser.add_argument("problem", nargs="?", help="the text of a problem")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="solve the problems of this file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where its solutions go (default: standard output)")
@@ -221,6 +259,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give a problem, or --jsonl FILE")
     if options.out and not options.jsonl:
         parser.error("--out goes with --jsonl")
+    if options.out and options.out.resolve() == options.jsonl.resolve():
+        parser.error("--out and --jsonl are the same file: the solutions would replace the problems")
     if options.beams < 1 or not options.candidates >= 1:
         parser.error("--beams and --candidates must be at least 1")
     return options
@@ -243,9 +283,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.problem is not None:
             print(solver(options.problem))
             return 0
-        target = options.out.open("w", encoding="utf-8") if options.out else nullcontext(sys.stdout)
-        with target as out:
-            count = solve_file(solver, options.jsonl, out)
+        if options.out:
+            count = solve_to(solver, options.jsonl, options.out)
+        else:
+            count = solve_file(solver, options.jsonl, sys.stdout)
         print(f"{count} problems solved", file=sys.stderr)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 import metrics
-from data.mathqa import MathQAData, load_mathqa
+from data.mathqa import MathQAData, load_mathqa, source_of
 
 from .lookup import Lookup
 from .options import SPLITS, Options
@@ -171,20 +171,37 @@ def beam_widths(run: Run, options: Options) -> list[int]:
 
 
 def settings(run: Run, options: Options) -> Any:
-    """What an evaluation depends on besides files: splits and widths of beam search."""
-    return [options.splits, beam_widths(run, options)]
+    """What an evaluation depends on besides the run's files: splits, widths of beam search, and the files of the data,
+    which are taken to be what they were where they cannot be read. RunError for other data, which this family does not
+    measure."""
+    options.refuse_data(run.family)
+    try:
+        source = source_of(_data_fields(run))
+    except (OSError, ValueError):
+        source = run.evaluation.get("data_source")
+    return [options.splits, beam_widths(run, options), source]
 
 
-def load_data(run: Run) -> DatasetDict:
-    """The data that the recipe names. RunError for a field that `data/mathqa.py` does not know or refuses."""
+def _data_fields(run: Run) -> MathQAData:
+    """The recipe's group `data`. RunError for a field that `data/mathqa.py` does not know; ValueError for a value that
+    it refuses."""
     given = dict(run.recipe.get("data") or {})
     unknown = sorted(set(given) - {field.name for field in fields(MathQAData)})
     if unknown:
         raise RunError(
             f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
         )
+    return MathQAData(**given)
+
+
+def load_data(run: Run) -> tuple[DatasetDict, dict[str, str | int]]:
+    """The data that the recipe names, and what they were made from. RunError for a field that `data/mathqa.py` does not
+    know or refuses, and for data that do not load."""
     try:
-        return load_mathqa(MathQAData(**given), need=("train",))
+        given = _data_fields(run)
+        return load_mathqa(given, need=("train",)), source_of(given)
+    except RunError:
+        raise
     except (OSError, ValueError) as error:
         raise RunError(f"{run.folder}: the data do not load: {error}") from error
 
@@ -196,10 +213,8 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     is furthest from training also as predictions.json. Returns what `families.py` says.
     """
     started = time.perf_counter()
-    dataset = load_data(run)
-    wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
-    if not wanted:
-        raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
+    dataset, source = load_data(run)
+    wanted = options.present(dataset, run.folder)
     evaluator = Evaluator(run, dataset, options)
     close = next(name for name in SPLIT_ORDER if name in wanted)
     numbers, details, pictures = {}, {}, {}
@@ -218,6 +233,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
         "beams": evaluator.widths,
         "main_beams": evaluator.main,
         "splits": details,
+        "data_source": source,
         "seconds": round(time.perf_counter() - started, 2),
     }
     return {"metrics": numbers, "evaluation": evaluation, "pictures": pictures}

@@ -79,12 +79,18 @@ def card_content(run: Run) -> CardContent:
         measures=MEASURES,
         beside=BESIDE,
         shares=frozenset({*MEASURES, *BESIDE} - {"loss"}),
-        intervals_note="bootstrap over problems",
+        intervals_note=f"bootstrap over problems; programs by {_search(run)}",
         panels=PANELS,
         pictures=PICTURES,
         sources=_sources(run),
         tags=[*tags, "attention" if run.config.get("attention") else "no-attention", "from-scratch"],
     )
+
+
+def _search(run: Run) -> str:
+    """By which search the programs behind the numbers were found; training evaluates with one beam."""
+    beams = run.evaluation.get("main_beams", 1)
+    return "greedy search" if beams == 1 else f"beam search with {beams} beams"
 
 
 def _sources(run: Run) -> list[str]:
@@ -115,7 +121,7 @@ def _procedure(run: Run, generated: bool) -> str:
     return (
         f"Data: {data_name(run)}, {kind}{carved}. Trained from {start} with {optimisation(run)}{forcing}. "
         "Numbers of a problem are read as n0, n1, … in the order of the text; targets are operations and arguments, "
-        "brackets follow from the arity."
+        f"brackets follow from the arity. The numbers below are those of {_search(run)}."
     )
 
 
@@ -134,8 +140,9 @@ def _limits(run: Run, generated: bool) -> list[str]:
         limits.append(
             f"On problems without a twin in the training data exact match is {points(gap)} {direction} than on all."
         )
-    data = run.recipe.get("data") or {}
-    if split == "val" and not data.get("tune_size") and "exact_match" in numbers:
+    training = run.recipe.get("training") or {}
+    chosen = training.get("load_best_model_at_end") or training.get("early_stopping_patience")
+    if split == "val" and chosen and "exact_match" in numbers:
         limits.append("The validation split served to choose between epochs, which makes its numbers optimistic.")
     if generated:
         limits.append("It was trained on generated problems and says nothing about problems that people write.")

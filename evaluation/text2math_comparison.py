@@ -15,10 +15,9 @@ from .comparison import (
     labels_of,
     number_of,
     split_word,
-    value_cell,
 )
 from .observations import p_text, points
-from .paired_scores import ranking_split
+from .paired_scores import above_baseline, ranking_split, reference_row
 from .program_details import SPLIT_ORDER
 from .program_store import gold_name, read_entries, search_name
 from .report import Cell, percent
@@ -67,19 +66,8 @@ def outcomes(run: Run, split: str) -> Outcomes | None:
 def reference_rows(runs: list[Run], columns: Sequence[Column]) -> list[list[Cell]]:
     """The look-ups' rows, as far as all runs have the same ones."""
     kinds = {"lookup_": "look-up, no learning", "lookup_whole_": "look-up with the carved part"}
-    rows = (_reference_row(runs, columns, kind, name) for kind, name in kinds.items())
+    rows = (reference_row(runs, columns, kind, name) for kind, name in kinds.items())
     return [row for row in rows if row]
-
-
-def _reference_row(runs: list[Run], columns: Sequence[Column], kind: str, name: str) -> list[Cell] | None:
-    row, known = [Cell(name)], False
-    for column in columns:
-        values = {number_of(run, column.split, f"{kind}{column.key}") for run in runs}
-        value = values.pop() if len(values) == 1 else None
-        bounds = number_of(runs[0], column.split, f"{kind}{column.key}_interval") if value is not None else None
-        row.append(value_cell(column, value, bounds))
-        known |= value is not None
-    return row if known else None
 
 
 def sentences(runs: list[Run], tests: Tests) -> list[str]:
@@ -87,7 +75,7 @@ def sentences(runs: list[Run], tests: Tests) -> list[str]:
     split = split_of(runs)
     return [
         *_choice(runs, split),
-        *_lookup(runs, split),
+        *above_baseline(runs, split, "exact_match", "lookup_", "Exact match of the look-up without learning"),
         *_novel(runs, split),
         *_teacher_forcing(runs, split, tests),
     ]
@@ -103,24 +91,6 @@ def _choice(runs: list[Run], split: str) -> list[str]:
         f"Chosen by validation, the best is {labels_of(runs)[chosen]}: exact match {percent(values[chosen])} there and "
         f"{percent(number_of(runs[chosen], split, 'exact_match'))} on {split}."
     ]
-
-
-def _lookup(runs: list[Run], split: str) -> list[str]:
-    labels = labels_of(runs)
-    known = [
-        (label, number_of(run, split, "exact_match") - number_of(run, split, "lookup_exact_match"))
-        for label, run in zip(labels, runs, strict=True)
-        if None not in (number_of(run, split, "exact_match"), number_of(run, split, "lookup_exact_match"))
-    ]
-    if not known:
-        return []
-    above = [f"{label} ({points(gap)})" for label, gap in known if gap > 0]
-    below = [f"{label} ({points(gap)})" for label, gap in known if gap <= 0]
-    values = {number_of(run, split, "lookup_exact_match") for run in runs} - {None}
-    level = f" ({percent(values.pop())} on {split_word(split)})" if len(values) == 1 else ""
-    parts = [f"above it {', '.join(above)}"] if above else []
-    parts += [f"at it or below {', '.join(below)}"] if below else []
-    return [f"Exact match of the look-up without learning{level}: {'; '.join(parts)}."]
 
 
 def _novel(runs: list[Run], split: str) -> list[str]:

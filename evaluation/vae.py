@@ -16,10 +16,10 @@ from training.scene_pictures import to_pixels
 
 from .frechet import distances, feature_distance, features_of, first_metric, no_metric
 from .loading import device_of, exact, load_model
-from .options import SPLITS, Options
+from .options import Options
 from .picture_inputs import PictureInputs
 from .program_store import Entry, Store
-from .runs import Run, RunError, digest, weights_of
+from .runs import Run, digest, weights_of
 from .scene_data import CLOSE, SceneSplit, load_scenes
 from .sources import code_digest, with_imports
 from .statistics import evenly
@@ -48,7 +48,8 @@ class Autoencoder:
 
 
 def settings(run: Run, options: Options) -> Any:
-    """Nothing but the splits changes the result."""
+    """Nothing but the splits changes the result. RunError for other data, which this family does not measure."""
+    options.refuse_data(run.family)
     return [options.splits]
 
 
@@ -60,9 +61,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     """
     started = time.perf_counter()
     dataset = load_scenes(run)
-    wanted = [s for s in options.splits or SPLITS if s in dataset and len(dataset[s])]
-    if not wanted:
-        raise RunError(f"{run.folder}: the data have none of the splits {', '.join(options.splits or SPLITS)}.")
+    wanted = options.present(dataset, run.folder)
     model, store = Autoencoder(run, options), Store(run.folder, options.force)
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
     made_from = digest([file for file in files if file.is_file()], run.recipe.get("data"), code_digest(CODE))

@@ -18,7 +18,8 @@ from .report import interval as percent_interval
 from .runs import Run, write_atomically, write_json
 from .scene_data import is_generated
 from .scene_observations import close_split
-from .scene_report import SPLIT_NAMES, data_name, footer
+from .scene_report import data_name, footer
+from .scene_results import SPLIT_NAMES
 from .vae_observations import observe_autoencoder
 
 PANELS: figures.Panels = (

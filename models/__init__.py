@@ -51,6 +51,7 @@ AutoModel.register(SlotDiffusionConfig, SlotDiffusionModel)
 AutoConfig.register(SlotUNetConfig.model_type, SlotUNetConfig)
 AutoModel.register(SlotUNetConfig, SlotUNetModel)
 AutoConfig.register(Text2MathConfig.model_type, Text2MathConfig)
+AutoModel.register(Text2MathConfig, Text2MathForProgramGeneration)
 AutoModelForSeq2SeqLM.register(Text2MathConfig, Text2MathForProgramGeneration)
 AutoTokenizer.register(Text2MathConfig, Text2MathTokenizer)
 

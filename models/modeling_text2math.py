@@ -25,6 +25,7 @@ from .text2math_numbers import NumberTokens
 from .text2math_outputs import Text2MathGenerateOutput, Text2MathOutput
 
 IGNORED = -100  # a label that does not count
+NEUTRAL = ("transformers_version", "use_cache")  # of a generation config: whatever they say, programs are the same
 
 
 class Text2MathPreTrainedModel(PreTrainedModel):
@@ -102,6 +103,12 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
         return loaded
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, whose `register_for_auto_class` keeps one name: `AutoModel` finds the class as well."""
+        name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), "AutoModel": name}
+        return super().save_pretrained(*args, **kwargs)
 
     def _freeze(self) -> None:
         if self.config.freeze_encoder:
@@ -336,7 +343,8 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids, attention_mask, number_values, encoder_outputs: as for `encode`.
-            generation_config: in place of the model's own (`generation_config.json`).
+            generation_config: in place of the model's own (`generation_config.json`); ValueError for a setting in it
+                that this search does not have.
             kwargs: before both, any of
                 num_beams (10): 1 is greedy search.
                 num_return_sequences (1): the n best, n at most num_beams.
@@ -348,6 +356,9 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         Returns target ids int64 [B * n, T] without `<bos>`, for `tokenizer.decode_program`.
         """
         options = self._options(generation_config, kwargs)
+        if len(input_ids) == 0:
+            nothing = BeamSearchOutput.empty(0, options["num_return_sequences"], input_ids.device)
+            return self._generated(nothing, options)
         training = self.training
         self.eval()
         try:
@@ -355,6 +366,9 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             found = self._search(self.decoder.prepare_search(memory), options)
         finally:
             self.train(training)
+        return self._generated(found, options)
+
+    def _generated(self, found: BeamSearchOutput, options: dict[str, Any]) -> Tensor | Text2MathGenerateOutput:
         if not options["return_dict_in_generate"]:
             return found.sequences.flatten(0, 1)
         parts = (found.sequences, found.scores, found.log_probabilities, found.lengths)
@@ -396,6 +410,11 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         config = self.generation_config if generation_config is None else generation_config
         if getattr(config, "do_sample", None):
             raise ValueError("do_sample=True: this model makes programs by beam search and does not sample")
+        usual = vars(GenerationConfig())
+        for name, value in vars(config).items():
+            known = name in defaults or name in NEUTRAL or name.startswith("_") or name.endswith("token_id")
+            if not known and value not in (None, False) and value != usual.get(name):
+                raise ValueError(f"generation_config sets {name}={value!r}; generate follows {', '.join(defaults)}")
         chosen = {name: getattr(config, name, None) for name in defaults} | given
         return {name: defaults[name] if value is None else value for name, value in chosen.items()}
 

@@ -205,9 +205,17 @@ def _prepare(
     numbers = (
         [number.value for number in extract_numbers(problem)]
         if isinstance(problem, str)
-        else [float(n) for n in problem]
+        else [_as_float(n) for n in problem]
     )
     return _steps(program), numbers
+
+
+def _as_float(number: float) -> float:
+    """The number as a float, an infinite one for an integer beyond all floats."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _steps(program: str | Sequence[Step]) -> Sequence[Step]:
@@ -319,6 +327,9 @@ def from_tokens(tokens: Sequence[str]) -> str:
 
 def is_correct(value: float | None, answer: float) -> bool:
     """The checker's rule: |value - answer| <= 2 % of |answer|. None, NaN and infinity are never correct."""
-    if value is None or isinstance(value, complex) or not (math.isfinite(value) and math.isfinite(answer)):
+    if value is None or isinstance(value, complex):
+        return False
+    value, answer = _as_float(value), _as_float(answer)
+    if not (math.isfinite(value) and math.isfinite(answer)):
         return False
     return abs(value - answer) <= TOLERANCE * abs(answer)

@@ -6,6 +6,7 @@ caller, for execution. Programs become an operation followed by its arguments (`
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -103,8 +104,16 @@ class Text2MathTokenizer(PreTrainedTokenizerFast):
         wrong = next((index for index, problem in enumerate(problems) if not isinstance(problem, str)), None)
         if wrong is not None:
             raise ValueError(f"problem {wrong} is a {type(problems[wrong]).__name__}: this tokenizer takes texts")
+        for index, problem in enumerate(problems):
+            try:
+                problem.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"problem {index} holds a lone surrogate, half a character: it is no text") from None
         found = [extract_numbers(problem) for problem in problems]
-        masked = [_masked(problem, numbers) for problem, numbers in zip(problems, found, strict=True)]
+        reserved = self._reserved()
+        masked = [
+            _masked(problem, numbers, reserved=reserved) for problem, numbers in zip(problems, found, strict=True)
+        ]
         encoding = super()._encode_plus(masked[0] if isinstance(text, str) else masked, **kwargs)
         values = [_values(numbers) for numbers in found]
         tensors = kwargs.get("return_tensors")
@@ -113,6 +122,21 @@ class Text2MathTokenizer(PreTrainedTokenizerFast):
         else:
             encoding.update(BatchEncoding({"number_values": values}, tensor_type=tensors))
         return encoding
+
+    def _reserved(self) -> re.Pattern[str]:
+        """The spellings of the tokens that a problem's text must not be taken for: `<pad>`, `<number>`, …."""
+        names = self.get_added_vocab().keys() - set(NUMBER_TOKENS)
+        return re.compile("|".join(re.escape(name) for name in sorted(names)))
+
+    def too_long(self, problems: Sequence[str], limit: int) -> list[tuple[int, int]]:
+        """(position, number of tokens) of each problem that has more than `limit` tokens, end marks included."""
+        ends = self.num_special_tokens_to_add()
+        # A token is at least a character; only beyond ASCII the normaliser may make several of one.
+        chosen = [i for i, text in enumerate(problems) if len(text) + ends > limit or not text.isascii()]
+        if not chosen:
+            return []
+        counts = [len(ids) for ids in self([problems[i] for i in chosen], verbose=False)["input_ids"]]
+        return [(i, count) for i, count in zip(chosen, counts, strict=True) if count > limit]
 
     def surface_tokens(self, problem: str, **kwargs) -> list[str]:
         """The tokens of a problem for people, end marks included: numbers as they are written in it."""
@@ -175,14 +199,22 @@ class Text2MathTokenizer(PreTrainedTokenizerFast):
         return self.program_tokens
 
 
-def _masked(problem: str, numbers: list[Number], further: str = FURTHER_NUMBER) -> str:
+def _masked(
+    problem: str, numbers: list[Number], further: str = FURTHER_NUMBER, reserved: re.Pattern[str] | None = None
+) -> str:
     """The problem with ` n0 `, ` n1 `, … in place of its numbers, and `further` in place of those after the last
-    that has a token of its own. No digit is left, so a literal "n1" of the text cannot be taken for the token."""
+    that has a token of its own. No digit is left, so a literal "n1" of the text cannot be taken for the token; what
+    matches `reserved` is broken behind its first character, where punctuation is split in any case."""
     pieces, position = [], 0
     for index, number in enumerate(numbers):
-        pieces += [problem[position : number.start], NUMBER_TOKENS[index] if index < MAX_NUMBERS else further]
+        pieces += [_broken(problem[position : number.start], reserved)]
+        pieces += [NUMBER_TOKENS[index] if index < MAX_NUMBERS else further]
         position = number.end
-    return " ".join([*pieces, problem[position:]])
+    return " ".join([*pieces, _broken(problem[position:], reserved)])
+
+
+def _broken(text: str, reserved: re.Pattern[str] | None) -> str:
+    return text if reserved is None else reserved.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def _values(numbers: list[Number]) -> list[float]:

@@ -1,6 +1,8 @@
 """From JSON files to checked rows with groups, novelty, carved parts and lengths."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from data import mathqa
-from data.mathqa import DataError, MathQAData, load_mathqa, mask_numbers
+from data.mathqa import DataError, MathQAData, load_mathqa, mask_numbers, place_of, source_of
 from models.programs import execute, from_tokens, is_correct, to_tokens
 
 
@@ -274,6 +276,28 @@ def test_the_cache(folder, fields, monkeypatch, tmp_path):
 def test_fields_are_checked(changes, name):
     with pytest.raises(ValueError, match=name):
         MathQAData(**changes)
+
+
+def test_a_sample_is_found_in_its_file(folder, fields):
+    data = load_mathqa(fields())
+    for split, records in (("train", TRAIN), ("val", DEV), ("test", TEST)):
+        for row in data[split]:
+            path, position = re.fullmatch(r"(.+), record (\d+) \(from 0\)", place_of(fields(), row["id"])).groups()
+            assert json.loads(Path(path).read_text())[int(position)]["Problem"] == row["problem"]
+            assert records[int(position)]["Problem"] == row["problem"]
+    assert place_of(MathQAData(), 10_000_003) == "problem 3 written for val"
+
+
+def test_what_the_data_are_made_of(folder, fields):
+    before = source_of(fields())
+    assert list(before) == ["train", "val", "test"]
+    (folder / "test.json").write_text(json.dumps(TEST[:1]))
+    after = source_of(fields())
+    assert after["test"] != before["test"] and after["train"] == before["train"]
+    (folder / "test.json").unlink()
+    assert source_of(fields()) == {split: after[split] for split in ("train", "val")}
+    with pytest.raises(DataError, match="absent"):
+        source_of(fields(path=str(folder / "absent")))
 
 
 def test_problems_written_here(tmp_path):

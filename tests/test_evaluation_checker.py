@@ -61,7 +61,14 @@ def test_a_factorial_without_end_is_withheld(files):
     checker, path = files([record("factorial(n0)", problem="a 99999999999 and 3"), record("add(n0,n1)")])
     checker.write_text(CHECKER.replace("right = 0", "right = 0\nassert records[0]['predicted'] == ''"))
     verdict = run_checker(checker, path)
-    assert verdict.withheld == 1 and "withheld" in str(verdict) and verdict.execution_accuracy == 0.5
+    assert verdict.withheld == 1 and "1 predictions were withheld" in str(verdict) and verdict.execution_accuracy == 0.5
+
+
+def test_what_is_no_program_is_not_said_to_be_a_factorial_without_end(files):
+    checker, path = files([record("factorial(n0"), record("add(n0,n1)")])
+    verdict = run_checker(checker, path)
+    assert verdict.withheld == 1 and "(too large, or no program)" in str(verdict)
+    assert "factorial would not end" not in str(verdict)
 
 
 def test_a_checker_that_leaves_no_verdicts_is_only_quoted(files):

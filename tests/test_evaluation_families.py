@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.comparison import ComparisonRules
 from evaluation.families import FAMILIES, family_module, source_files
+from evaluation.options import Options
 from evaluation.runs import Run, RunError
 
 
@@ -23,6 +24,14 @@ def test_every_family_brings_what_the_protocol_says(family):
     assert callable(family_module(run, "card").card_content)
     rules = family_module(run, "comparison").RULES
     assert isinstance(rules, ComparisonRules) and rules.metric in {column.key for column in rules.columns}
+
+
+@pytest.mark.parametrize("family", ["text2math", "vae"])
+def test_other_data_are_refused_by_a_family_that_would_not_look_at_them(family):
+    run = run_of(family)
+    family_module(run).settings(run, Options())
+    with pytest.raises(RunError, match=f"--data elsewhere: a run of the family {family}"):
+        family_module(run).settings(run, Options(data=Path("elsewhere")))
 
 
 def test_an_unknown_family_is_named():

@@ -44,11 +44,14 @@ def test_the_probability_of_a_found_program_is_that_of_the_same_text(tmp_path, v
     assert tokens.tolist() == [len(made.tokenizer.encode_program(h.program)) - 1 for _, h in valid]
 
 
-def test_a_problem_longer_than_bert_reads_is_cut(tmp_path):
+def test_a_problem_longer_than_bert_reads_is_cut_and_named(tmp_path, caplog):
     made = generator(tmp_path, "bert")
     assert made.longest == 64
     long = "a train of 7 " * 60
+    made.generate(PROBLEMS, num_beams=2, constrained=True)
+    assert not caplog.messages
     (found,) = made.generate([long], num_beams=2, constrained=True)
+    assert caplog.messages == [f"1 problems are cut at 64 wordpieces: the first, of 242, begins {long[:60]!r}"]
     attention = made.attention(long, found[0].program)
     assert attention.weights.shape[1] == len(attention.source) == 64
 

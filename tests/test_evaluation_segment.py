@@ -53,6 +53,17 @@ def test_masks_slots_and_sheets_are_written(run, pictures, tmp_path, capsys):
         assert Image.open(tmp_path / "out" / f"{name}_sheet.png").width > 7 * 96
 
 
+def test_a_published_checkpoint_without_a_recipe_gives_the_same_masks(run, pictures, tmp_path):
+    names = ("config.json", "preprocessor_config.json", "model.safetensors")
+    (tmp_path / "published").mkdir()
+    for name in names:
+        shutil.copy(run / name, tmp_path / "published" / name)
+    for folder, out in ((run, "own"), (tmp_path / "published", "theirs")):
+        assert main([str(folder), str(pictures[0]), "--out", str(tmp_path / out), "--device", "cpu"]) == 0
+    own, theirs = (np.asarray(Image.open(tmp_path / out / "wide_mask.png")) for out in ("own", "theirs"))
+    assert np.array_equal(own, theirs)
+
+
 def test_a_mask_of_the_models_own_size_is_its_segments(run, tmp_path):
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "own.png")

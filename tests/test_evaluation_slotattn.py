@@ -18,6 +18,7 @@ from evaluation import composition
 from evaluation.options import Options
 from evaluation.predictions import ScenePredictions, load_predictions
 from evaluation.runs import RunError, load_run
+from evaluation.scene_baselines import Grid
 from evaluation.scene_data import SceneSplit, load_other_scenes, load_scenes
 from evaluation.scene_evaluation import settings
 from evaluation.scene_model import SceneModel
@@ -68,6 +69,8 @@ def test_every_run_gets_its_files_and_the_study_its_comparison(study):
     assert said["differing"] == {"training.seed": [42, 43]}
     sentences = " ".join(said["observations"]).replace("\u00a0", " ")
     assert "one, two, 2 seeds: validation foreground ARI is" in sentences and "Wilcoxon" in sentences
+    assert "fixed grid, no learning" in (study / "comparison.html").read_text()
+    assert "Foreground ARI of a fixed grid, which ignores the picture (" in sentences
     values = [metrics_of(study / name)["metrics"]["val"][FOREGROUND] for name in ("one", "two")]
     assert f"{100 * np.mean(values):.1f} % on average" in sentences
 
@@ -191,8 +194,12 @@ def test_other_data_are_measured_beside_the_masks_that_came_with_them(base, copy
     expected = np.mean([adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs])
     assert entry["given"]["adjusted_rand_index"] == pytest.approx(expected)
     assert entry["more_objects_than_slots"] == sum(mask.max() + 1 > 4 for mask in masks_of(split[:]))
+    grid = Grid(*(metrics_of(run)["evaluation"]["baselines"]["grid"][side] for side in ("rows", "columns")))
+    pairs = zip(masks_of(split[:]), grid.segments(6, 16), strict=True)
+    expected = np.mean([adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs])
+    assert entry["numbers"]["grid_adjusted_rand_index"] == pytest.approx(expected)
     html = (run / "report.html").read_text()
-    assert "Other data" in html and "masks that came" in html
+    assert "no learning, as above" in html and "Other data" in html and "masks that came" in html
     assert str(tmp_path) not in (run / "metrics.json").read_text()
     known = settings(load_run(run), Options())
     assert settings(load_run(run), Options(data=path)) == known != settings(load_run(copy / "two"), Options())
@@ -251,6 +258,9 @@ def test_the_card_loads_back_and_shows_pictures_of_drawn_scenes(study, tmp_path)
     assert measured["test", FOREGROUND] == pytest.approx(numbers["test"][FOREGROUND], abs=1e-6)
     assert measured["validation", "mean_iou"] == pytest.approx(numbers["val"]["mean_iou"], abs=1e-6)
     assert all(f"](figures/{name})" in card.text for name in SHEETS)
+    grid = 100 * numbers["val"][f"grid_{FOREGROUND}"]
+    assert "| Fixed grid, no learning: ARI, foreground |" in card.text and f"{grid:.1f}\u00a0%" in card.text
+    assert not any("grid" in r.metric_type for r in card.data.eval_results)
     assert "slot_library" not in " ".join(path.name for path in target.rglob("*"))
     assert "trust_remote_code=True" in card.text
 
@@ -259,6 +269,9 @@ def test_the_report_says_the_numbers_and_shows_every_slot(study):
     html = (study / "one" / "report.html").read_text().replace("\u00a0", " ")
     for numbers in metrics_of(study / "one")["metrics"].values():
         assert f"{100 * numbers[FOREGROUND]:.1f} %" in html and f"{numbers['loss']:.4f}" in html
+        assert f"{100 * numbers[f'grid_{FOREGROUND}']:.1f} %" in html
+        assert f"{numbers['mean_colour_reconstruction_mse']:.1f}" in html
+    assert "no learning, validation" in html and "A fixed grid of" in html
     assert len(re.findall(r"<span>slot \d</span>", html)) == 4 * 6  # of two scenes of each kind
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", html)
 

@@ -204,6 +204,9 @@ def test_the_report_and_the_observations_say_the_numbers(run):
     evaluation = metrics["evaluation"]
     for numbers in metrics["metrics"].values():
         assert f"{100 * numbers[FOREGROUND]:.1f} %" in html and f"{numbers['loss']:.4f}" in html
+        assert f"{numbers['mean_colour_reconstruction_mse']:.1f}" in html
+    assert "no learning, validation" in html and "A fixed grid of" in html
+    assert evaluation["baselines"]["splits"]["val"]["mean_colour"]["samples"] == 6  # those that were sampled
     for row in evaluation["samplers"]["samplers"]:
         assert row["label"] in html and f"{np.mean(row['mse']):.1f}" in html
     assert "The other 4 scenes were left out" in html and "object removed" in html
@@ -243,6 +246,7 @@ def test_the_card_loads_back_and_works_before_the_evaluation(run, base, tmp_path
     measured = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
     assert measured["test", FOREGROUND] == pytest.approx(metrics_of(run)["metrics"]["test"][FOREGROUND], abs=1e-6)
     assert all(f"](figures/{name})" in card.text for name in SHEETS)
+    assert "| Each picture's own mean colour, no learning: MSE |" in card.text
     fresh = make_run(tmp_path / "fresh", base)
     assert "model.pipeline(processor)" in write_card(fresh).read_text()
 

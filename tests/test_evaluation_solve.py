@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,14 @@ import pytest
 from trained_text2math import base_folder, make_run
 
 from evaluation import solve
+from evaluation.card import write_card
+from evaluation.publishing import publish
 from evaluation.runs import RunError
 from models import Text2MathForProgramGeneration, Text2MathTokenizer
 from models.programs import execute, parse
+from training.checkpoints import write_manifest
 
+CARDS = Path(solve.__file__).parents[1] / "model_cards"
 PROBLEM = "ann fills 12 boxes with 5 pens each . how many pens ?"
 DISCOUNT = "cups cost 400 with 15 % off . what does leo pay ?"
 
@@ -62,7 +67,7 @@ def test_several_problems_give_what_each_gives_alone(solver):
     assert [s.program for s in both] == [solver(p).program for p in (PROBLEM, DISCOUNT)]
 
 
-@pytest.mark.parametrize("problem", ["", "   ", 5, "x" * 10_001])
+@pytest.mark.parametrize("problem", ["", "   ", 5, "x" * 10_001, "2 and \ud800 3"])
 def test_what_is_no_problem_is_refused(solver, problem):
     with pytest.raises(ValueError, match="problem 1"):
         solver([PROBLEM, problem])
@@ -80,7 +85,7 @@ def test_a_file_is_solved_line_by_line_in_order(solver, tmp_path, monkeypatch):
     assert found[0]["answer"] == 7 and found[1]["problem"] == DISCOUNT and found[2]["id"] == 3
 
 
-@pytest.mark.parametrize("line", ["{", "{}", '{"problem": ""}', "[1]", '{"problem": 3}', "\udcff"])
+@pytest.mark.parametrize("line", ["{", "{}", '{"problem": ""}', "[1]", '{"problem": 3}', '"\\ud800 3"', "\udcff"])
 def test_a_bad_line_is_named(tmp_path, line):
     source = tmp_path / "in.jsonl"
     source.write_bytes(f'"fine 1"\n{line}\n'.encode(errors="surrogateescape"))
@@ -101,6 +106,72 @@ def test_the_command_solves_a_file(run, tmp_path, capsys):
     assert solve.main([str(run), "--jsonl", str(source), "--out", str(out), "--device", "cpu"]) == 0
     assert json.loads(out.read_text())["solution"]["answer"] == 60
     assert "1 problems solved" in capsys.readouterr().err
+
+
+def test_a_file_is_not_replaced_by_its_own_solutions(run, tmp_path, capsys):
+    source, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
+    source.write_text(json.dumps(PROBLEM))
+    link.symlink_to(source)
+    for out in (source, link):
+        with pytest.raises(SystemExit):
+            solve.main([str(run), "--jsonl", str(source), "--out", str(out), "--device", "cpu"])
+    assert "same file" in capsys.readouterr().err and json.loads(source.read_text()) == PROBLEM
+
+
+def test_an_error_leaves_the_old_solutions_and_keeps_those_made_before(run, tmp_path, capsys):
+    source, out, part = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "out.jsonl.part"))
+    out.write_text("old\n")
+    command = [str(run), "--jsonl", str(source), "--out", str(out), "--device", "cpu"]
+    assert solve.main(command) == 1  # there is no such file
+    assert "in.jsonl" in capsys.readouterr().err and out.read_text() == "old\n" and not part.exists()
+    source.write_text(json.dumps(PROBLEM) + "\n{}\n")
+    assert solve.main(command) == 1
+    printed = capsys.readouterr().err
+    assert "line 2" in printed and str(part) in printed and printed.count("\n") == 1
+    assert out.read_text() == "old\n" and json.loads(part.read_text())["solution"]["answer"] == 60
+    source.write_text(json.dumps(PROBLEM))
+    assert solve.main(command) == 0
+    assert json.loads(out.read_text())["solution"]["answer"] == 60 and not part.exists()
+
+
+def test_what_was_read_before_a_bad_line_is_printed(run, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text(json.dumps(PROBLEM) + "\n{}\n")
+    assert solve.main([str(run), "--jsonl", str(tmp_path / "in.jsonl"), "--device", "cpu"]) == 1
+    assert json.loads(capsys.readouterr().out)["solution"]["answer"] == 60
+
+
+def test_a_published_checkpoint_solves_as_its_run_does(run, solver, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    write_card(folder)
+    published = publish(folder, tmp_path / "cards", weights="full")
+    assert not (published / "recipe.yaml").exists()
+    found = solve.Solver.from_pretrained(published, device="cpu")([PROBLEM, DISCOUNT])
+    assert found == solver([PROBLEM, DISCOUNT])
+
+
+def test_the_checkpoint_that_is_published_here_solves():
+    folder = CARDS / "text2math-best_256"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no weights in {folder}")
+    solution = solve.Solver.from_pretrained(folder, device="cpu")("a car runs 375 km in 3 hours . what is its speed ?")
+    assert solution.answer == 125
+
+
+def test_weights_that_the_manifest_does_not_know_are_refused(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    write_manifest(folder)
+    assert solve.Solver.from_pretrained(folder, device="cpu")
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
+        solve.Solver.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(run, device):
+    with pytest.raises(RunError, match=device):
+        solve.Solver.from_pretrained(run, device=device)
 
 
 def test_errors_of_the_command_take_one_line(run, tmp_path, capsys):

@@ -1,7 +1,9 @@
+import json
 import re
 import shutil
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from trained_text2math import base_folder, evaluated_run, make_run
 
@@ -42,6 +44,27 @@ def test_a_run_that_was_only_trained_has_a_card(tmp_path_factory, tmp_path):
     assert {r.dataset_name for r in card.data.eval_results} == {"generated word problems"}
     assert "says nothing about problems that people write" in card.text and "In brackets" not in card.text
     assert "Loss of a token, Exact match" in card.text and (folder / "figures" / "curves.png").is_file()
+
+
+def test_the_card_says_by_which_search_its_numbers_are(trained, tmp_path):
+    text = (trained / "README.md").read_text()
+    assert "95 % intervals (bootstrap over problems; programs by beam search with 10 beams)" in text.replace(
+        "\u00a0", " "
+    )
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    content = json.loads((folder / "metrics.json").read_text())
+    del content["evaluation"]
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert "The numbers below are those of greedy search." in write_card(folder).read_text()
+
+
+@pytest.mark.parametrize("choice", [None, "load_best_model_at_end", "early_stopping_patience"])
+def test_validation_is_said_to_be_optimistic_where_it_chose_the_epoch(trained, tmp_path, choice):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["training"] |= {choice: 3} if choice else {}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert ("optimistic" in write_card(folder).read_text()) == bool(choice)
 
 
 def test_sources_follow_the_model(trained, tmp_path):

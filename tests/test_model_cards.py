@@ -1,6 +1,7 @@
 """What is published in model_cards/: checkpoints that load right after the clone, and cards without leftovers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def test_a_checkpoint_is_small_and_loads(folder):
     model, report = getattr(models, architecture).from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+def test_the_card_of_a_checkpoint_loads_it_in_the_way_it_says(folder, monkeypatch):
+    monkeypatch.chdir(CARDS.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    loading = [line for line in code.splitlines() if "import " in line or "from_pretrained" in line]
+    names: dict = {}
+    exec("\n".join(loading), names)  # a snippet of this repository; the rest of it wants the user's picture
+    assert type(names["model"]).__name__ in json.loads((folder / "config.json").read_text())["architectures"]
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)

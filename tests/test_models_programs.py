@@ -267,6 +267,10 @@ def test_failures_say_which_step_and_why():
         assert caught.value.position is None and caught.value.step == program.count("|")
     with pytest.raises(ProgramError, match="n0 is not a finite number"):
         execute("min(n0,const_1)", [math.inf])
+    for number in (10**400, -(10**400)):
+        with pytest.raises(ProgramError, match="n0 is not a finite number"):
+            execute("add(n0,n1)", [number, 2])
+        assert trace("add(n0,n1)", [number, 2]) == ["#0 = add(n0, n1) fails: n0 is not a finite number"]
     with pytest.raises(ValueError, match="semantics must be checker or exact, not 'fast'"):
         execute("add(n0,n0)", [1.0], "fast")
 
@@ -312,6 +316,7 @@ def test_correct_is_within_two_per_cent_of_the_answer():
     for answer in (math.nan, math.inf):
         assert not is_correct(1.0, answer)
         assert not is_correct(answer, answer)
+    assert not is_correct(10**400, 5) and not is_correct(5, 10**400) and not is_correct(10**400, 10**400)
 
 
 def test_the_vocabulary_is_closed_and_without_doubles():

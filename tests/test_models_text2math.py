@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from small_text2math import PROGRAMS, VARIANTS, build, labels, problems, tokenizer
+from transformers import GenerationConfig
 
 from models import Text2MathForProgramGeneration
 from models.programs import parse
@@ -235,11 +236,35 @@ def test_options_come_from_the_call_then_the_generation_config_then_the_defaults
     assert defaults["num_beams"] == 10 and defaults["max_new_tokens"] == 160 and defaults["constrained"] is False
     with pytest.raises(TypeError, match=r"no option beams; it has num_beams, .*"):
         model.generate(**inputs, beams=3)
+    for sampling in (True, False):
+        with pytest.raises(TypeError, match="no option do_sample"):
+            model.generate(**inputs, do_sample=sampling)
     with pytest.raises(ValueError, match="num_return_sequences"):
         model.generate(**inputs, num_return_sequences=3)
     model.generation_config.do_sample = True
     with pytest.raises(ValueError, match="does not sample"):
         model.generate(**inputs)
+
+
+@pytest.mark.parametrize("setting", [{"max_length": 7}, {"temperature": 0.5}, {"early_stopping": True}])
+def test_a_generation_config_that_cannot_be_followed_is_refused(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"generation_config sets {name}="):
+        build().generate(**problems(), generation_config=GenerationConfig(num_beams=2, **setting))
+
+
+def test_a_generation_config_takes_the_place_of_the_models_own():
+    model, inputs = build(), problems()
+    given = GenerationConfig(num_beams=2, max_new_tokens=5, do_sample=False, use_cache=True, eos_token_id=2)
+    expected = model.generate(**inputs, num_beams=2, max_new_tokens=5)
+    assert torch.equal(model.generate(**inputs, generation_config=given), expected)
+
+
+def test_no_problems_give_no_programs():
+    none = {name: value[:0] for name, value in problems().items()}
+    found = build().generate(**none, num_return_sequences=2, return_dict_in_generate=True)
+    assert [tuple(part.shape) for part in found.to_tuple()] == [(0, 0), (0,), (0,), (0,)]
+    assert build().generate(**none).shape == (0, 0)
 
 
 def test_generate_has_no_dropout_and_leaves_the_mode_as_it_was():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from small_text2math import BERT, VARIANTS, build, labels, problems, save_bert, tokenizer
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, BertConfig, DistilBertConfig
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, BertConfig, DistilBertConfig
 
 from models import Text2MathConfig, Text2MathForProgramGeneration, Text2MathTokenizer
 from models.programs import program_tokens
@@ -77,7 +77,7 @@ def test_a_field_set_after_construction_is_checked_by_the_model(tmp_path):
 def test_save_and_load(variant, tmp_path):
     model, inputs, gold = build(variant), problems(), labels()
     model.save_pretrained(tmp_path)
-    for loader in (Text2MathForProgramGeneration, AutoModelForSeq2SeqLM):
+    for loader in (Text2MathForProgramGeneration, AutoModel, AutoModelForSeq2SeqLM):
         loaded, info = loader.from_pretrained(tmp_path, output_loading_info=True)
         assert type(loaded) is Text2MathForProgramGeneration and not loaded.training
         assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]

@@ -33,7 +33,7 @@ class Blocked(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
 for folder in sys.argv[1:]:
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
@@ -45,7 +45,8 @@ for folder in sys.argv[1:]:
     found = model.generate(**inputs, num_return_sequences=3, return_dict_in_generate=True)
     programs = [tokenizer.decode_program(ids) for ids in found.sequences]
     model.save_pretrained(f"{folder}/again")
-    again = AutoModelForSeq2SeqLM.from_pretrained(f"{folder}/again", trust_remote_code=True)
+    again = AutoModel.from_pretrained(f"{folder}/again", trust_remote_code=True)
+    assert type(again).__name__ == type(model).__name__
     assert torch.equal(again.generate(**inputs, num_return_sequences=3), found.sequences)
     answer = {"programs": programs, "scores": found.sequences_scores.tolist()}
     json.dump(answer, open(f"{folder}/answer.json", "w"))
@@ -84,6 +85,7 @@ def test_the_saved_folder_holds_the_code_and_nothing_of_this_machine(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_text2math.Text2MathConfig",
+        "AutoModel": "modeling_text2math.Text2MathForProgramGeneration",
         "AutoModelForSeq2SeqLM": "modeling_text2math.Text2MathForProgramGeneration",
     }
     saved = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -36,13 +36,39 @@ def test_number_tokens_are_the_numbers_of_the_text_in_order(kind, tmp_path):
         numbers = extract_numbers(text)
         encoded = tok(text)
         found = [t for t in tok.convert_ids_to_tokens(encoded.input_ids) if t[0] == "n" and t[1:].isdigit()]
-        further = encoded.input_ids.count(tok.convert_tokens_to_ids("<number>")) - text.count("<number>")
+        further = encoded.input_ids.count(tok.convert_tokens_to_ids("<number>"))
         assert found == [f"n{i}" for i in range(min(len(numbers), MAX_NUMBERS))]
         assert further == max(0, len(numbers) - MAX_NUMBERS)
         values = [number.value for number in numbers[:MAX_NUMBERS]]
         assert encoded.number_values[: len(values)] == pytest.approx(values)
         assert len(encoded.number_values) == MAX_NUMBERS and all(map(math.isnan, encoded.number_values[len(values) :]))
         assert not any(character.isdecimal() for t in tok.tokenize(text) if t not in found for character in t)
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpieces"])
+def test_the_names_of_tokens_in_a_text_are_text(kind, tmp_path):
+    text = "1 and <eos> <pad> <unk> [PAD] [CLS][SEP]<<number> n0 n7 <bos> 5"
+    if kind == "words":
+        tok = tokenizer([*PROBLEMS, "and eos pad number unk < > [ ] cls sep"])
+    else:
+        save_bert(tmp_path)
+        tok = Text2MathTokenizer.from_pretrained_bert(tmp_path)
+    ids, plain = tok(text, add_special_tokens=False).input_ids, tok.backend_tokenizer.pre_tokenizer
+    names = {"<eos>", "<pad>", "<number>", "[PAD]", "[CLS]", "[SEP]"} & tok.get_vocab().keys()
+    assert not {tok.convert_tokens_to_ids(name) for name in names} & set(ids)
+    written = " ".join(word for word, _ in plain.pre_tokenize_str("and <eos> <pad> <unk> [PAD] [CLS][SEP]<<number> n"))
+    assert ids == tok(f"1 {written} 0 n 7 < bos > 5", add_special_tokens=False).input_ids
+    shown = tok.surface_tokens(text)
+    assert len(shown) == len(tok(text).input_ids) and [s for s in shown if s.isdigit()] == ["1", "0", "7", "5"]
+
+
+def test_problems_that_are_too_long_are_counted(tmp_path):
+    save_bert(tmp_path)
+    tok = Text2MathTokenizer.from_pretrained_bert(tmp_path)
+    problems = [PROBLEMS[0], "train of " * 3, "a 1234567 " * 4, "\ud55c" * 3]
+    lengths = [len(ids) for ids in tok(problems).input_ids]
+    for limit in range(1, 25):
+        assert tok.too_long(problems, limit) == [(i, n) for i, n in enumerate(lengths) if n > limit]
 
 
 def test_batches():
@@ -163,6 +189,8 @@ def test_wrong_inputs_are_named(wrong):
         tokenizer()(wrong)
     with pytest.raises(ValueError, match="whole texts"):
         tokenizer()("a", "b")
+    with pytest.raises(ValueError, match="problem 1 holds a lone surrogate"):
+        tokenizer()(["a", "3 and \ud800 4"])
 
 
 def test_saved_and_loaded_also_as_auto_tokenizer(tmp_path):

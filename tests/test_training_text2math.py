@@ -1,6 +1,8 @@
 """The text-to-program task on a small net and the embedded problems."""
 
 import csv
+import json
+import re
 
 import pytest
 import torch
@@ -157,6 +159,23 @@ def test_a_frozen_encoder_runs_once_and_gives_what_it_gives_each_time(task, bert
     assert with_states.item() == pytest.approx(model(**inputs).loss.item(), rel=1e-3)
     monkeypatch.setattr(type(model), "encoder_states", lambda *_: pytest.fail("the encoder ran again"))
     task(BERT, encoder_checkpoint=bert).build_model()
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_problem_longer_than_bert_reads_is_named_before_training(task, bert, tmp_path, freeze):
+    rows = [{"Problem": f"what is {i} plus 4 ?", "linear_formula": "add(n0,n1)", "answer": i + 4} for i in range(6)]
+    folder = tmp_path / "problems"
+    folder.mkdir()
+    (folder / "train.json").write_text(json.dumps(rows))
+    long = {**rows[0], "Problem": "what is 3 plus 4 of " + "things " * 90 + "?"}
+    (folder / "dev.json").write_text(json.dumps([*rows[:3], long, *rows[3:]]))
+    model, data = {"encoder": "bert", "freeze_encoder": freeze}, {"path": str(folder)}
+    with pytest.raises(RunError, match=r"dev\.json, record 3 \(from 0\): .* has 5\d\d wordpieces") as caught:
+        task(model, data, encoder_checkpoint=bert).build_model()
+    (words,) = re.findall(r"data\.max_source_length (\d+)", str(caught.value))
+    mended = {**data, "max_source_length": int(words), "bad_records": "skip"}
+    made = task(model, mended, encoder_checkpoint=bert)
+    assert made.build_model() and len(made.datasets["val"]) == 6
 
 
 def test_a_frozen_encoder_is_not_changed_by_training_and_a_tuned_one_is(task, bert, tmp_path):

@@ -284,7 +284,7 @@ def test_a_training_split_smaller_than_a_batch_is_an_error_that_leaves_nothing(t
     assert not (tmp_path / "run").exists()
 
 
-def test_one_value_per_channel_is_an_error_that_leaves_nothing(task, tmp_path):
+def test_one_value_per_channel_is_an_error(task, tmp_path):
     t = task(model={"norm": "bn"}, per_device_train_batch_size=1, train_size=8, num_train_epochs=1)
     t.recipe.model["widths"] = [8, 8, 8]
     model = t.build_model()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 import metrics
-from data.mathqa import MathQAData, load_mathqa
+from data.mathqa import MathQAData, load_mathqa, place_of
 from data.word_vectors import WordVectors, load_word_vectors
 from models import Text2MathConfig, Text2MathForProgramGeneration, Text2MathTokenizer
 from models.teacher_forcing import teacher_forcing_mask
@@ -168,6 +168,7 @@ class Text2MathTask(Task):
             raise RunError(f"{self.recipe.source}, group model: {' '.join(str(error).split())}") from error
         if config.encoder == "bert":
             model = Text2MathForProgramGeneration.from_encoder(self.arguments.encoder_checkpoint, config)
+            self._check_lengths(model.config.to_bert_config().max_position_embeddings)
         else:
             model = Text2MathForProgramGeneration(config)
         if self._word_vectors is not None:
@@ -175,6 +176,20 @@ class Text2MathTask(Task):
         if config.freeze_encoder and self.arguments.cache_encoder_states:
             self._states = EncoderStates.compute(model, self.processor, self.datasets, self.data_fields.cache_dir)
         return model
+
+    def _check_lengths(self, limit: int) -> None:
+        """RunError where a problem has more wordpieces than the encoder reads; it names the first."""
+        for split in self.datasets.values():
+            problems = list(split["problem"])
+            if found := self.processor.too_long(problems, limit):
+                row, count = found[0]
+                words = min(len(problems[i].split()) for i, _ in found)
+                more = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
+                raise RunError(
+                    f"{place_of(self.data_fields, split[row]['id'])}: the problem has {count} wordpieces{more}, and "
+                    f"the BERT encoder reads {limit}.\nShorten it, or leave out what is as long: "
+                    f"data.max_source_length {max(1, words - 1)} (words) and data.bad_records skip"
+                )
 
     @cached_property
     def _word_vectors(self) -> WordVectors | None:
