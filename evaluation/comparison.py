@@ -153,7 +153,7 @@ def results_table(runs: list[Run], out: Path) -> Table:
             row.append(value_cell(column, value, bounds, best is not None and value == best))
     caption = " ".join(
         [
-            "95 % intervals below each value.",
+            "With 95 % intervals.",
             *([_MARKED[comparable]] if len(runs) > 1 else []),
             rules.note,
         ]
@@ -278,7 +278,10 @@ def commands_table(runs: list[Run]) -> Table:
     rows = []
     for label, run in zip(labels_of(runs), runs, strict=True):
         training = run.training
-        numbers = [f"{training[key]:,g}" if training.get(key) else NO_VALUE for key in ("parameters", "epochs")]
+        numbers = [  # whole parameters, and epochs that need not be whole
+            format(training[key], kind) if training.get(key) else NO_VALUE
+            for key, kind in (("parameters", ",d"), ("epochs", ",g"))
+        ]
         texts = [str(training.get(key) or NO_VALUE) for key in ("machine", "command")]
         rows.append([label, *numbers, duration(training.get("seconds")), *texts])
     return Table(["Run", "Parameters", "Epochs", "Time", "Machine", "Command"], rows, text_columns=6)
