@@ -22,10 +22,10 @@ from .program_constraint import ProgramConstraint
 from .text2math_decoder import Memory, ProgramDecoder, State
 from .text2math_encoder import BertProblemEncoder, LSTMProblemEncoder
 from .text2math_numbers import NumberTokens
+from .text2math_options import generation_options
 from .text2math_outputs import Text2MathGenerateOutput, Text2MathOutput
 
 IGNORED = -100  # a label that does not count
-NEUTRAL = ("transformers_version", "use_cache")  # of a generation config: whatever they say, programs are the same
 
 
 class Text2MathPreTrainedModel(PreTrainedModel):
@@ -355,7 +355,8 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
 
         Returns target ids int64 [B * n, T] without `<bos>`, for `tokenizer.decode_program`.
         """
-        options = self._options(generation_config, kwargs)
+        config = self.generation_config if generation_config is None else generation_config
+        options = generation_options(kwargs, config, self.config.max_program_length)
         if len(input_ids) == 0:
             nothing = BeamSearchOutput.empty(0, options["num_return_sequences"], input_ids.device)
             return self._generated(nothing, options)
@@ -393,30 +394,6 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             constraint=constraint,
             device=memory.mask.device,
         )
-
-    def _options(self, generation_config: GenerationConfig | None, given: dict[str, Any]) -> dict[str, Any]:
-        """The options of `generate`: of the call, else of the generation config, else the defaults."""
-        defaults = {
-            "num_beams": 10,
-            "num_return_sequences": 1,
-            "max_new_tokens": self.config.max_program_length,
-            "length_penalty": 0.0,
-            "constrained": False,
-            "return_dict_in_generate": False,
-        }
-        unknown = sorted(given.keys() - defaults.keys())
-        if unknown:
-            raise TypeError(f"generate has no option {', '.join(unknown)}; it has {', '.join(defaults)}")
-        config = self.generation_config if generation_config is None else generation_config
-        if getattr(config, "do_sample", None):
-            raise ValueError("do_sample=True: this model makes programs by beam search and does not sample")
-        usual = vars(GenerationConfig())
-        for name, value in vars(config).items():
-            known = name in defaults or name in NEUTRAL or name.startswith("_") or name.endswith("token_id")
-            if not known and value not in (None, False) and value != usual.get(name):
-                raise ValueError(f"generation_config sets {name}={value!r}; generate follows {', '.join(defaults)}")
-        chosen = {name: getattr(config, name, None) for name in defaults} | given
-        return {name: defaults[name] if value is None else value for name, value in chosen.items()}
 
 
 def _checked_mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

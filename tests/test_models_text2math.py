@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from models import Text2MathForProgramGeneration
 from models.programs import parse
+from models.text2math_options import generation_options
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -221,7 +222,7 @@ def test_options_come_from_the_call_then_the_generation_config_then_the_defaults
     model.generation_config.constrained = True
     model.save_pretrained(tmp_path)
     loaded = Text2MathForProgramGeneration.from_pretrained(tmp_path)
-    chosen = loaded._options(None, {"num_beams": 3})
+    chosen = generation_options({"num_beams": 3}, loaded.generation_config, 160)
     assert chosen == {
         "num_beams": 3,
         "num_return_sequences": 1,
@@ -232,7 +233,8 @@ def test_options_come_from_the_call_then_the_generation_config_then_the_defaults
     }
     assert torch.equal(loaded.generate(**inputs), model.generate(**inputs, num_beams=2, max_new_tokens=4))
     (tmp_path / "generation_config.json").unlink()
-    defaults = Text2MathForProgramGeneration.from_pretrained(tmp_path)._options(None, {})
+    plain = Text2MathForProgramGeneration.from_pretrained(tmp_path)
+    defaults = generation_options({}, plain.generation_config, plain.config.max_program_length)
     assert defaults["num_beams"] == 10 and defaults["max_new_tokens"] == 160 and defaults["constrained"] is False
     with pytest.raises(TypeError, match=r"no option beams; it has num_beams, .*"):
         model.generate(**inputs, beams=3)

@@ -18,6 +18,7 @@ CODE = {
     "text2math_decoder.py",
     "text2math_encoder.py",
     "text2math_numbers.py",
+    "text2math_options.py",
     "text2math_outputs.py",
     "tokenization_text2math.py",
 }
