@@ -29,6 +29,7 @@ from .report import (
     percent,
 )
 from .runs import Run, write_atomically, write_json
+from .sections import size_of, trained_for
 
 NORMS = {
     "bn": "hand-written batch norm",
@@ -57,15 +58,13 @@ def data_name(run: Run) -> str:
 
 def describe(run: Run) -> str:
     """One sentence: which network, on what, for how long."""
-    config, training = run.config, run.training
+    config = run.config
     n, norm = config.get("n"), config.get("norm")
     layers = f"{6 * n + 2}-layer ResNet (6n+2, n = {n})" if n else "ResNet (6n+2)"
-    size = f", {training['parameters']:,} parameters" if training.get("parameters") else ""
-    how = f", trained for {training['epochs']:g} epochs" if training.get("epochs") else ""
-    took = f" in {duration(training['seconds'])}" if training.get("seconds") else ""
+    size, how = size_of(run), trained_for(run)
     return (
         f"{layers} with {NORMS.get(norm, norm)}{size}; {len(run.labels)} classes of {data_name(run)} at "
-        f"{(run.recipe.get('data') or {}).get('image_size', 64)} pixels{how}{took}."
+        f"{(run.recipe.get('data') or {}).get('image_size', 64)} pixels{how}."
     )
 
 

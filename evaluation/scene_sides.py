@@ -25,6 +25,7 @@ from .scene_data import SceneSplit, load_scenes
 from .scene_model import SceneModel
 from .scene_report import PANELS as SCENE_PANELS
 from .scene_report import picture
+from .sections import size_of
 from .slot_editing import COLUMNS as EDIT_COLUMNS
 from .slot_editing import edit
 from .slot_library import FILE_NAME, SlotLibrary
@@ -90,13 +91,13 @@ def _distances(runs: list[Run]) -> list[str]:
 
 def _sizes(runs: list[Run]) -> list[str]:
     known = [
-        (run.training["parameters"], label)
+        (run.training["parameters"], f"{label}{size_of(run).removeprefix(',')}")
         for run, label in zip(runs, labels_of(runs), strict=True)
         if run.training.get("parameters")
     ]
     if len(known) < 2:
         return []
-    return ["Parameters: " + ", ".join(f"{label} {count:,}" for count, label in sorted(known)) + "."]
+    return ["Sizes: " + ", ".join(text for _, text in sorted(known)) + "."]
 
 
 RULES = replace(scene_comparison.RULES, columns=_comparable_columns(), sentences=sentences)

@@ -18,6 +18,20 @@ def data_name(run: Run, generated: str) -> str:
     return Path(str(path)).name.removesuffix(".tar") if path else generated
 
 
+def size_of(run: Run) -> str:
+    """ ", 172,246 parameters", and how many of them were trained where some are frozen; "" where it is not known."""
+    count, trained = run.training.get("parameters"), run.training.get("trained_parameters")
+    if not count:
+        return ""
+    return f", {count:,} parameters" + (f" ({trained:,} of them trained)" if trained not in (None, count) else "")
+
+
+def trained_for(run: Run) -> str:
+    """ ", trained for 50 epochs in 28 min", as far as the run says."""
+    epochs, seconds = run.training.get("epochs"), run.training.get("seconds")
+    return (f", trained for {epochs:g} epochs" if epochs else "") + (f" in {duration(seconds)}" if seconds else "")
+
+
 def filled(sections: list[Section]) -> list[Section]:
     """The sections that have something to say."""
     return [s for s in sections if any(not isinstance(block, Text) or block.paragraphs for block in s.blocks)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .report import Report, duration
+from .report import Report
 from .runs import Run
 from .scene_observations import close_split, observe_scenes
 from .scene_report import (
@@ -18,6 +18,7 @@ from .scene_report import (
     save_galleries,
 )
 from .scene_results import headline
+from .sections import size_of, trained_for
 
 __all__ = [
     "FIRST_SHEET",
@@ -40,16 +41,14 @@ def observe(run: Run) -> list[str]:
 
 def describe(run: Run) -> str:
     """One sentence: which network, on what, for how long."""
-    config, training = run.config, run.training
+    config = run.config
     encoder = ENCODERS.get(config.get("encoder"), config.get("encoder"))
     slots = f"{config.get('num_slots')} {config.get('slot_init')} slots of {config.get('slot_size')}"
-    size = f", {training['parameters']:,} parameters" if training.get("parameters") else ""
-    how = f", trained for {training['epochs']:g} epochs" if training.get("epochs") else ""
-    took = f" in {duration(training['seconds'])}" if training.get("seconds") else ""
     pixels = config.get("image_size")
+    size, how = size_of(run), trained_for(run)
     return (
         f"Slot Attention autoencoder: {encoder}, {slots}, spatial broadcast decoder{size}; {data_name(run)} at "
-        f"{pixels}x{pixels}{how}{took}."
+        f"{pixels}x{pixels}{how}."
     )
 
 

@@ -24,6 +24,7 @@ from .scene_report import (
     picture,
 )
 from .scene_results import SPLIT_NAMES, Wording, headline
+from .sections import size_of, trained_for
 from .slot_editing import COLUMNS, edits_sheet
 from .slotattn_report import ENCODERS
 from .slotdiff_observations import observe_diffusion, spread
@@ -54,17 +55,15 @@ def observe(run: Run) -> list[str]:
 
 def describe(run: Run) -> str:
     """One sentence: which network, on what, for how long."""
-    config, training = run.config, run.training
+    config = run.config
     slot, unet = config.get("slot_config") or {}, config.get("unet_config") or {}
     encoder = ENCODERS.get(slot.get("encoder"), slot.get("encoder"))
     slots = f"{config.get('num_slots')} {slot.get('slot_init')} slots of {config.get('slot_size')}"
-    size = f", {training['parameters']:,} parameters" if training.get("parameters") else ""
-    how = f", trained for {training['epochs']:g} epochs" if training.get("epochs") else ""
-    took = f" in {duration(training['seconds'])}" if training.get("seconds") else ""
     pixels, steps = config.get("image_size"), config.get("num_train_timesteps", 1000)
+    size, how = size_of(run), trained_for(run)
     return (
         f"Slot diffusion: {encoder}, {slots}, a UNet of {unet.get('base_channels')} base channels in the latent space "
-        f"of a frozen autoencoder, {steps:,} steps{size}; {data_name(run)} at {pixels}x{pixels}{how}{took}."
+        f"of a frozen autoencoder, {steps:,} steps{size}; {data_name(run)} at {pixels}x{pixels}{how}."
     )
 
 

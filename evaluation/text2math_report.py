@@ -23,6 +23,7 @@ from .report import (
     percent,
 )
 from .runs import Run, write_atomically, write_json
+from .sections import size_of, trained_for
 from .text2math_observations import FEW, close_split, observe_run
 
 PANELS = (
@@ -73,18 +74,16 @@ def split_name(run: Run, split: str) -> str:
 
 def describe(run: Run) -> str:
     """One sentence: which network, on what, for how long."""
-    config, training = run.config, run.training
+    config = run.config
     frozen = "frozen " if config.get("freeze_encoder") else ""
     encoder = f"{frozen}{ENCODERS.get(config.get('encoder'), config.get('encoder'))}"
     kind = config.get("attention_type", "")
     attention = f"with {kind} attention" if config.get("attention") else "without attention"
     extras = [n.replace("_", " ") for n in ("pointer", "quantity_embeddings", "input_feeding") if config.get(n)]
-    size = f", {training['parameters']:,} parameters" if training.get("parameters") else ""
-    how = f", trained for {training['epochs']:g} epochs" if training.get("epochs") else ""
-    took = f" in {duration(training['seconds'])}" if training.get("seconds") else ""
+    size, how = size_of(run), trained_for(run)
     return (
         f"Word problems to programs: {encoder}, LSTM decoder {attention}"
-        f"{''.join(f', {extra}' for extra in extras)}{size}; {data_name(run)}{how}{took}."
+        f"{''.join(f', {extra}' for extra in extras)}{size}; {data_name(run)}{how}."
     )
 
 

@@ -13,13 +13,14 @@ from PIL import Image
 from training.scene_pictures import sheet
 
 from . import figures, sections
-from .report import NO_VALUE, Cell, Figures, Gallery, Picture, Report, Section, Table, Text, data_uri, duration, percent
+from .report import NO_VALUE, Cell, Figures, Gallery, Picture, Report, Section, Table, Text, data_uri, percent
 from .report import interval as percent_interval
 from .runs import Run, write_atomically, write_json
 from .scene_data import is_generated
 from .scene_observations import close_split
 from .scene_report import data_name, footer
 from .scene_results import SPLIT_NAMES
+from .sections import size_of, trained_for
 from .vae_observations import observe_autoencoder
 
 PANELS: figures.Panels = (
@@ -41,16 +42,14 @@ def observe(run: Run) -> list[str]:
 
 def describe(run: Run) -> str:
     """One sentence: which network, on what, for how long."""
-    config, training = run.config, run.training
+    config = run.config
     widths = config.get("widths") or [64, 128, 256]
     factor, pixels = 2 ** (len(widths) - 1), (run.recipe.get("data") or {}).get("image_size", 128)
-    size = f", {training['parameters']:,} parameters" if training.get("parameters") else ""
-    how = f", trained for {training['epochs']:g} epochs" if training.get("epochs") else ""
-    took = f" in {duration(training['seconds'])}" if training.get("seconds") else ""
+    size, how = size_of(run), trained_for(run)
     return (
         f"VQ-VAE: {config.get('num_codes', 4096):,} codes of {config.get('latent_channels', 3)} values, widths "
         f"{'/'.join(map(str, widths))}{size}; {data_name(run)} at {pixels}x{pixels} to latents of "
-        f"{pixels // factor}x{pixels // factor}{how}{took}."
+        f"{pixels // factor}x{pixels // factor}{how}."
     )
 
 

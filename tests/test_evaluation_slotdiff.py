@@ -265,7 +265,8 @@ def test_slot_attention_and_slot_diffusion_side_by_side(run, base, tmp_path, cap
     assert html.count("<span>from its slots</span>") >= 2 * 6  # of six scenes by each model
     said = " ".join(json.loads((tmp_path / "runs" / "side_by_side.json").read_text())["observations"])
     assert "Wilcoxon" in said and "On 6 validation scenes that all reconstructed" in said
-    assert "Parameters: " in said and "Val loss" not in html
+    assert "slotattn/one 9,000 parameters" in said and "slotdiff/one 9,000 parameters (7,000 of them trained)" in said
+    assert "Val loss" not in html
     recipe = (other / "recipe.yaml").read_text()
     (other / "recipe.yaml").write_text(recipe.replace("num_val: 8", "num_val: 7"))
     assert evaluate_all.main([str(other), str(ours), *CALL]) == 0

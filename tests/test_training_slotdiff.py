@@ -104,6 +104,8 @@ def test_the_autoencoder_is_saved_with_the_model_and_not_trained(run, vae):
     assert all(torch.equal(saved[f"vae.{name}"], value) for name, value in theirs.items())
     loaded = SlotDiffusionModel.from_pretrained(run)
     assert not any(parameter.requires_grad for parameter in loaded.vae.parameters())
+    frozen = loaded.vae.num_parameters()
+    assert facts["training"]["parameters"] - facts["training"]["trained_parameters"] == frozen > 0
 
 
 def test_slots_and_denoiser_have_rates_and_decay_of_their_own(task, tmp_path):

@@ -54,7 +54,14 @@ def make_run(folder: Path, base: Path, steps: int = 30, data: dict | None = None
     recipe = {"model_family": "slotdiff", "name": f"study/{folder.name}", "model": {"preset": "tiny"}, "data": data}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "training": training}, sort_keys=False))
     history([0.1, 0.6, 0.5]).to_csv(folder / "history.csv", index=False)
-    facts = {"seconds": 12.5, "epochs": 3, "steps": steps, "parameters": 9000, "device": "cpu"}
+    facts = {
+        "seconds": 12.5,
+        "epochs": 3,
+        "steps": steps,
+        "parameters": 9000,
+        "trained_parameters": 7000,
+        "device": "cpu",
+    }
     facts |= {"machine": "m", "command": "train.py"}
     metrics = {"val": {"loss": 0.2, "adjusted_rand_index": 0.1, "foreground_adjusted_rand_index": 0.3}}
     content = {"model": "slotdiff", "name": recipe["name"], "metrics": metrics, "training": facts}

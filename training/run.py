@@ -140,6 +140,7 @@ def facts_of(trainer: FamilyTrainer) -> dict[str, Any]:
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
         "parameters": trainer.model.num_parameters(),
+        "trained_parameters": trainer.model.num_parameters(only_trainable=True),
         "device": str(args.device.type),
         "machine": machine_name(),
         "processes": args.world_size,
