@@ -20,7 +20,7 @@ from .configuration_text2math import Text2MathConfig
 from .pretrained_bert import digit_ids, load_bert
 from .program_constraint import ProgramConstraint
 from .text2math_decoder import Memory, ProgramDecoder, State
-from .text2math_encoder import BertProblemEncoder, LSTMProblemEncoder
+from .text2math_encoder import BertProblemEncoder, LSTMProblemEncoder, checked_mask
 from .text2math_numbers import NumberTokens
 from .text2math_options import generation_options
 from .text2math_outputs import Text2MathGenerateOutput, Text2MathOutput
@@ -192,7 +192,7 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
 
         Those of a frozen BERT are always the same: compute them once. (Quantity embeddings are not yet in them.)
         """
-        mask = _checked_mask(input_ids, attention_mask)
+        mask = checked_mask(input_ids, attention_mask)
         return self.encoder.states(input_ids, mask, self._numbers(input_ids, number_values))
 
     def _numbers(self, input_ids: Tensor, number_values: Tensor | None) -> NumberTokens:
@@ -212,7 +212,7 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             number_values: [B, N] values of the numbers, NaN where there are fewer; needed with `quantity_embeddings`.
             encoder_outputs: states [B, S, state_size] from `encoder_states`, which then does not run.
         """
-        mask = _checked_mask(input_ids, attention_mask)
+        mask = checked_mask(input_ids, attention_mask)
         numbers = self._numbers(input_ids, number_values)
         if encoder_outputs is None:
             states = self.encoder.states(input_ids, mask, numbers)
@@ -394,20 +394,6 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
             constraint=constraint,
             device=memory.mask.device,
         )
-
-
-def _checked_mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The attention mask as bool [B, S]; ValueError where problems are not what a tokenizer gives."""
-    if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.shape[1] == 0:
-        raise ValueError(f"input_ids is {input_ids.dtype} {list(input_ids.shape)}: it must be ids [batch, tokens]")
-    if attention_mask is None:
-        return torch.ones_like(input_ids, dtype=torch.bool)
-    if attention_mask.shape != input_ids.shape:
-        raise ValueError(f"attention_mask is {list(attention_mask.shape)}, input_ids {list(input_ids.shape)}")
-    mask = attention_mask.bool()
-    if not bool(mask[:, 0].all() & (mask[:, 1:] <= mask[:, :-1]).all()):
-        raise ValueError("attention_mask must be 1 from each problem's first token to its last, and 0 behind it")
-    return mask
 
 
 Text2MathConfig.register_for_auto_class()

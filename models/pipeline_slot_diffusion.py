@@ -137,10 +137,7 @@ class SlotDiffusionPipeline:
             ValueError: an argument that does not fit, saying which and how; slots that are not finite; latents that
                 become so.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type={output_type!r} is not possible: it must be 'pt' or 'pil'")
-        if not is_integer(batch_size, 1):
-            raise ValueError(f"batch_size={batch_size!r} is not possible: it must be an integer of at least 1")
+        _check_options(output_type, batch_size)
         self.model.eval()  # it may have been trained since
 
         # 1. slots or images, ids and seed of the samples
@@ -358,6 +355,13 @@ def _generators(seed: int, stream: int, ids: list[int]) -> list[torch.Generator]
 def _normal(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
     """Standard normal [B, *shape], the next draw of each sample's generator."""
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def _check_options(output_type: str, batch_size: int) -> None:
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type={output_type!r} is not possible: it must be 'pt' or 'pil'")
+    if not is_integer(batch_size, 1):
+        raise ValueError(f"batch_size={batch_size!r} is not possible: it must be an integer of at least 1")
 
 
 def _as_tensor(slots: Any) -> Tensor | None:

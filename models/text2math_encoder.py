@@ -136,3 +136,17 @@ def reversed_within_length(mask: Tensor) -> Tensor:
 
 def _reordered(values: Tensor, order: Tensor) -> Tensor:
     return values.flatten(0, 1).index_select(0, order).view(values.shape)
+
+
+def checked_mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The attention mask as bool [B, S]; ValueError where problems are not what a tokenizer gives."""
+    if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.shape[1] == 0:
+        raise ValueError(f"input_ids is {input_ids.dtype} {list(input_ids.shape)}: it must be ids [batch, tokens]")
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(f"attention_mask is {list(attention_mask.shape)}, input_ids {list(input_ids.shape)}")
+    mask = attention_mask.bool()
+    if not bool(mask[:, 0].all() & (mask[:, 1:] <= mask[:, :-1]).all()):
+        raise ValueError("attention_mask must be 1 from each problem's first token to its last, and 0 behind it")
+    return mask
