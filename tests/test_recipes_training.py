@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick_features import quick_metric
 
+import evaluate_all
 import train
+from evaluation import composition
 from training.recipe import load_recipe
 from training.tasks import TASKS, task_class
 
@@ -30,10 +33,16 @@ def train_two_steps(recipe: str, tmp_path: Path) -> list[dict]:
 
 @pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("family", TASKS)
-def test_a_familys_quick_recipe_trains(family, tmp_path, capsys):
+def test_a_familys_quick_recipe_trains_and_is_evaluated(family, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(composition, "first_metric", quick_metric)
     (facts,) = train_two_steps(f"{family}/tiny.yaml", tmp_path)
     assert facts["name"] == "tiny" and facts["training"]["steps"] == 2
     assert all(math.isfinite(value) for numbers in facts["metrics"].values() for value in numbers.values())
+    folder = tmp_path / "runs" / family / "tiny"
+    call = ["--device", "cpu", "--library-images", "6", "--sampled-images", "2", "--sampler-images", "0"]
+    assert evaluate_all.main([str(folder), *call, "--splits", "test"]) == 0, capsys.readouterr().err
+    assert (folder / "report.html").is_file() and (folder / "README.md").is_file()
+    assert json.loads((folder / "metrics.json").read_text())["evaluation"]["splits"]["test"]
 
 
 @pytest.mark.usefixtures("no_drawing")

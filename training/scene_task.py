@@ -27,7 +27,7 @@ from training.slot_noise import EVALUATION_STREAM, slot_noise
 from training.tasks import Task, build_dataclass
 from training.trainer import SAMPLE_IDS, FamilyTrainer
 
-COLUMNS = ["pixels", "mask", "has_mask", "id"]
+COLUMNS = ["pixels", "mask", "has_mask", "id", "path"]
 MEASURES = ("adjusted_rand_index", "foreground_adjusted_rand_index")
 TRUE_MASKS, HAS_MASK = "true_masks", "has_mask"  # in a batch of evaluation; they do not go into the model
 
