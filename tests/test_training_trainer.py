@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run(task, tmp_path, monkeypatch
     parameter = next(trainer.model.parameters())
     parameter.register_hook(lambda g: g * float("inf"))
     before = parameter.detach().clone()
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(NonFiniteError, match="gradient norm"):
         trainer.train()
     assert torch.equal(parameter, before)
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
 def test_groups_have_their_own_rate_and_decay(task, tmp_path):

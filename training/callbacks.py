@@ -31,8 +31,8 @@ class EpochClock(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM or SIGINT: finish the step or the evaluation, save, stop. `signum` then holds the signal, for the exit
-    code."""
+    """SIGTERM or SIGINT while in the context: finish the step or the evaluation, save, stop. `signum` then holds the
+    signal, for the exit code."""
 
     def __init__(self):
         self.signum: int | None = None
@@ -42,11 +42,12 @@ class StopOnSignal(TrainerCallback):
     def _remember(self, signum, frame):
         self.signum = signum
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def __enter__(self):
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._previous[signum] = signal.signal(signum, self._remember)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def __exit__(self, *error):
+        # after an error, too: processes forked later could not be ended by a SIGTERM that is only remembered
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 

@@ -91,7 +91,8 @@ class FamilyTrainer(Trainer):
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         self.resumed_from = resume_from_checkpoint
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with self.stop_on_signal:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Data ----
 
