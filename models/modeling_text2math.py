@@ -266,7 +266,8 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
                 )
             padding = torch.zeros_like(inputs, dtype=torch.bool) if labels is None else labels == IGNORED
             teacher_forcing_mask = teacher_forcing_mask | padding
-        logits, weights = self._decode(inputs, teacher_forcing_mask, memory)
+        lengths = None if labels is None else self._lengths(labels)
+        logits, weights = self._decode(inputs, teacher_forcing_mask, memory, lengths)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
 
         if output_attentions is None:
@@ -281,31 +282,31 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         start = labels.new_full((batch, 1), self.config.bos_token_id)
         return torch.cat((start, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)), 1)
 
-    def _decode(self, inputs: Tensor, keep: Tensor | None, memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def _lengths(self, labels: Tensor) -> Tensor:
+        """How many of `labels` [B, T] there are up to the last that is not -100, [B]."""
+        return ((labels != IGNORED) * torch.arange(1, labels.shape[1] + 1, device=labels.device)).amax(dim=1)
+
+    def _decode(
+        self, inputs: Tensor, keep: Tensor | None, memory: Memory, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits [B, T, V] and attention weights; where `keep` is false the input is the model's own token."""
         if self.config.input_feeding:
             keep = torch.ones_like(inputs, dtype=torch.bool) if keep is None else keep
-            logits, _, weights = self.decoder.run(inputs, keep, memory, inputs.shape[1])
-            return logits, weights
-        if keep is not None:
+            return self.decoder.run(inputs, keep, memory)
+        if keep is not None and not keep.all():
             inputs = self._own_tokens(inputs, keep, memory)
-        return self.decoder(inputs, memory)
+        return self.decoder(inputs, memory, lengths)
 
-    @torch.no_grad()
     def _own_tokens(self, inputs: Tensor, keep: Tensor, memory: Memory) -> Tensor:
         """`inputs` [B, T] with the model's most probable tokens where `keep` is false. No gradient goes through the
         choice of a token, so what follows may again run over the whole sequences at once."""
-        own = (~keep[:, 1:]).any(dim=0).nonzero()  # steps at which some example is fed its own token, counted from 1
-        if len(own) == 0:
-            return inputs
         training = self.decoder.training
         self.decoder.eval()
         try:
-            _, tokens, _ = self.decoder.run(inputs, keep, memory, steps=int(own[-1]) + 1)
+            return self.decoder.own_tokens(inputs, keep, memory)
         finally:
             self.decoder.train(training)
             torch.clear_autocast_cache()  # in some versions of torch it holds weights cast without a gradient
-        return tokens
 
     def _loss(self, logits: Tensor, labels: Tensor, count: Tensor | int | None) -> Tensor:
         """Cross-entropy of the labels that are not -100, summed and divided by `count`, by their number if None: at

@@ -17,6 +17,7 @@ from .programs import MAX_NUMBERS
 from .text2math_encoder import lstm_precision
 from .text2math_numbers import NumberTokens
 
+SMALL_BATCH = 8  # sequences that an LSTM takes in one go: half of them would take about as long
 State = tuple[Tensor, ...]  # hidden [B, k, L, H], cell [B, k, L, H], and with input feeding the last attentional vector
 
 
@@ -132,13 +133,39 @@ class ProgramDecoder(nn.Module):
 
     # ---- Whole sequences ----
 
-    def forward(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, T, V] of the tokens that follow each of `tokens` [B, T], and attention weights [B, T, S]."""
+    def forward(self, tokens: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, T, V] of the tokens that follow each of `tokens` [B, T], and attention weights [B, T, S].
+
+        With `lengths` [B], how many of the tokens count, logits behind those mean nothing, and on a CPU the LSTM does
+        not run there.
+        """
         inputs = self._vectors(tokens, memory)
-        start = (memory.hidden.transpose(0, 1), memory.cell.transpose(0, 1))  # each [L, B, H]
+        state = tuple(part.transpose(0, 1).to(inputs.dtype) for part in (memory.hidden, memory.cell))  # each [L, B, H]
         with lstm_precision(inputs.device):
-            hidden, _ = self.lstm(inputs, tuple(part.to(inputs.dtype).contiguous() for part in start))
+            if lengths is None or inputs.device.type != "cpu":
+                hidden, _ = self.lstm(inputs, tuple(part.contiguous() for part in state))
+            else:
+                hidden = self._within(lengths, inputs, state)
         return self._predict(hidden, memory)[:2]
+
+    def _within(self, lengths: Tensor, inputs: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        """The LSTM's states [B, T, H] of `inputs` [B, T, E], zero somewhere behind `lengths` [B]: the batch runs to
+        where the shorter half of it ends, the longer half goes on to where half of that ends, and so on. (Of a batch of
+        64 programs of MathQA only a third of [B, T] are tokens; one long program makes all others long.)"""
+        order = lengths.argsort(descending=True)
+        ends = lengths[order].clamp(min=1).tolist()
+        inputs, state = inputs[order], tuple(part[:, order] for part in state)
+        pieces, start, rows = [], 0, len(ends)
+        while rows > 0:
+            left = rows // 2 if rows > SMALL_BATCH else 0
+            end = ends[left]
+            if end > start:
+                state = tuple(part[:, :rows].contiguous() for part in state)
+                hidden, state = self.lstm(inputs[:rows, start:end], state)
+                pieces.append(F.pad(hidden, (0, 0, 0, 0, 0, len(ends) - rows)))
+            start, rows = end, left
+        hidden = F.pad(torch.cat(pieces, dim=1), (0, 0, 0, inputs.shape[1] - start))
+        return hidden[order.argsort()]
 
     def _vectors(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Input vectors [B, T, E]."""
@@ -223,19 +250,39 @@ class ProgramDecoder(nn.Module):
         cell = forget.sigmoid() * cell + into.sigmoid() * new.tanh()
         return (out.sigmoid() * cell.tanh()).to(hidden.dtype), cell
 
-    def run(self, gold: Tensor, keep: Tensor, memory: Memory, steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`steps` steps one by one: logits [B, steps, V], the tokens that were fed [B, T], weights [B, steps, S].
+    def run(self, gold: Tensor, keep: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Step by step: logits [B, T, V] and attention weights [B, T, S].
 
         Where `keep` [B, T] is true token t is `gold` [B, T], else the most probable one by the logits of step t - 1.
         """
-        state = self.initial_state(memory)
-        fed, all_logits, all_weights = [gold[:, :1]], [], []
-        for position in range(steps):
-            logits, state, weights = self.step(fed[-1], state, memory)
+        state, tokens = self.initial_state(memory), gold[:, :1]
+        all_logits, all_weights = [], []
+        for position in range(gold.shape[1]):
+            logits, state, weights = self.step(tokens, state, memory)
             all_logits.append(logits)
             all_weights.append(weights)
-            following = slice(position + 1, position + 2)
-            fed.append(torch.where(keep[:, following], gold[:, following], logits.argmax(dim=-1)))
-        tokens = torch.cat((*fed[: gold.shape[1]], gold[:, len(fed) :]), dim=1)
+            following = slice(position + 1, position + 2)  # empty behind the last step
+            tokens = torch.where(keep[:, following], gold[:, following], logits.argmax(dim=-1))
         weights = None if self.attention is None else torch.cat(all_weights, dim=1)
-        return torch.cat(all_logits, dim=1), tokens, weights
+        return torch.cat(all_logits, dim=1), weights
+
+    @torch.no_grad()
+    def own_tokens(self, gold: Tensor, keep: Tensor, memory: Memory) -> Tensor:
+        """The tokens [B, T] that [`run`] feeds without input feeding, in evaluation mode: there is no dropout here.
+
+        No step is taken for an example that will not be fed a token of its own any more.
+        """
+        last = (~keep * torch.arange(gold.shape[1], device=gold.device)).amax(dim=1)  # [B]: 0 where there is none
+        order = last.argsort(descending=True)
+        last, tokens = last[order].tolist(), gold.clone()
+        memory, rows = self.prepare_search(memory).select(order), order
+        state = self.initial_state(memory)
+        for position in range(last[0]):
+            left = sum(step > position for step in last)
+            if left <= 0.8 * len(rows):  # fewer are not worth the copy of their memory
+                memory = memory.select(torch.arange(left, device=gold.device))
+                rows, state = rows[:left], tuple(part[:left] for part in state)
+            logits, state, _ = self.step(tokens[rows, position].unsqueeze(1), state, memory)
+            own, following = logits.argmax(dim=-1).squeeze(1), position + 1
+            tokens[rows, following] = torch.where(keep[rows, following], gold[rows, following], own)
+        return tokens

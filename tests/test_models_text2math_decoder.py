@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_text2math import VARIANTS, build, labels, problems
+from small_text2math import PROBLEMS, VARIANTS, build, labels, problems
 
 from models.programs import MAX_NUMBERS
 from models.text2math_numbers import NumberTokens, quantity_features
@@ -159,3 +159,43 @@ def test_quantities_are_added_where_the_numbers_stand_and_nowhere_else():
                         torch.testing.assert_close(added[b, s], expected, **TOLERANCE)
                     else:
                         assert (added[b, s] == 0).all()
+
+
+def many(model, length: int) -> tuple:
+    """The memory of 40 problems, tokens [40, length] for each, and how many of those count: from none to all."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, model.config.program_vocab_size, (40, length), generator=generator)
+    lengths = torch.randint(0, 5, (40,), generator=generator)
+    lengths[[3, 17, 18]] = torch.tensor([length, 9, 9])
+    return model.encode(**problems([PROBLEMS[i % 4] for i in range(40)])), tokens, lengths
+
+
+@pytest.mark.parametrize("variant", ["two layers", "numbers", "no attention"])
+def test_the_lengths_of_programs_change_nothing_up_to_their_ends(variant):
+    model = build(variant)
+    memory, tokens, lengths = many(model, 12)
+    inside = torch.arange(12) < lengths.unsqueeze(1)
+    whole, within = (model.decoder(tokens, memory, given)[0] for given in (None, lengths))
+    torch.testing.assert_close(within[inside], whole[inside], **TOLERANCE)
+    assert within.shape == whole.shape and not torch.allclose(within, whole)  # it did not run behind all of the ends
+    weights = torch.randn(inside.sum(), whole.shape[-1], generator=torch.Generator().manual_seed(1))
+    gradients = [
+        torch.autograd.grad((logits[inside] * weights).sum(), list(model.parameters()), retain_graph=True)
+        for logits in (whole, within)
+    ]
+    for plain, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["two layers", "numbers", "no attention"])
+def test_a_models_own_tokens_do_not_depend_on_the_rest_of_the_batch(variant):
+    model = build(variant)
+    memory, gold, lengths = many(model, 12)
+    own = torch.rand(gold.shape, generator=torch.Generator().manual_seed(2)) < 0.7
+    keep = ~own | (torch.arange(12) >= lengths.unsqueeze(1))
+    fed = model.decoder.own_tokens(gold, keep, memory)
+    alone = [
+        model.decoder.own_tokens(gold[i : i + 1], keep[i : i + 1], memory.select(torch.tensor([i]))) for i in range(40)
+    ]
+    assert torch.equal(fed, torch.cat(alone))
+    assert torch.equal(fed[keep], gold[keep]) and (fed != gold).any(dim=1).sum() > 10
