@@ -92,12 +92,19 @@ def check_each(folders: list[Path], checker: Path, failures: list[str]) -> None:
             report_failure(error, failures)
 
 
+def common_folder(folders: list[Path]) -> Path:
+    """The innermost folder that holds them all."""
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        folders = [folder.resolve() for folder in folders]
+    return Path(os.path.commonpath(folders))
+
+
 def compare_groups(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> None:
     """A comparison for every folder that directly holds several runs of a family; one for all where --out is given, or
     where several runs from different folders were named, and then one page of families that do the same, too."""
     groups: dict[tuple[str, Path], list[Path]] = defaultdict(list)
     named = len(options.paths) > 1 and set(options.paths) >= set(folders)
-    together = options.out or (Path(os.path.commonpath(folders)) if named and len(folders) > 1 else None)
+    together = options.out or (common_folder(folders) if named and len(folders) > 1 else None)
     for folder in folders:
         groups[load_run(folder).family, together or folder.parent].append(folder)
     families = {family for family, _ in groups}
@@ -129,7 +136,7 @@ def publish_each(folders: list[Path], options: argparse.Namespace, failures: lis
     try:
         for page in publish_studies(published, options.publish):
             print(page)
-    except OSError as error:
+    except (RunError, OSError) as error:
         report_failure(error, failures)
 
 
@@ -146,7 +153,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.checker:
         check_each(done, options.checker, failures)
     if everything and done:
-        print(write_front_page(done, options.out or RUNS / "report"), flush=True)
+        try:
+            print(write_front_page(done, options.out or RUNS / "report"), flush=True)
+        except (RunError, OSError) as error:
+            report_failure(error, failures)
     if options.publish:
         publish_each(done, options, failures)
     if failures:

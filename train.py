@@ -87,7 +87,8 @@ def train_one(task: Task, options: argparse.Namespace, overwrite: bool) -> None:
     say(f"{task.recipe.name}: training on {PartialState().num_processes} process(es) into {folder}")
     if not execute(task, folder, overwrite=overwrite):
         say(f"{folder} has finished before; --overwrite trains it again")
-        return
+        if (folder / "README.md").is_file():
+            return
     if PartialState().is_main_process:
         write_card(folder)
     say(f"finished: {folder}\nfor the report: python evaluate_all.py {folder}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import numpy as np
 from .image_folder import DataError
 from .scene_folder import MAX_ID
 
+# What numpy, zipfile and zlib answer to an archive with wrong bytes in it.
+DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError)
+DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # unpacked: the 10,000 val scenes of CLEVRTex at 128x128 take 0.8 GiB
 
 
@@ -39,7 +44,7 @@ def read_archive(path: Path) -> SceneArchive:
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("image", "mask", "predicted_mask", "index") if name in stored}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not a readable .npz file of plain arrays ({error})") from error

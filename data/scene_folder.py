@@ -40,12 +40,14 @@ class SceneFiles:
 
 
 def _all_files(root: Path) -> list[Path]:
-    """Every file below `root` but hidden ones, relative to it."""
+    """Every file below `root` but hidden ones, relative to it. Links to folders are followed, each folder once."""
     if not root.is_dir():
         raise DataError(f"no data folder at {root}: give `path` a folder of pictures, or an .npz file")
-    found = []
-    for where, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    found, seen = [], {root.resolve()}
+    for where, folders, names in os.walk(root, followlinks=True):
+        real = {name: (Path(where) / name).resolve() for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name in real if real[name] not in seen)  # a link may lead back
+        seen.update(real.values())
         found += [(Path(where) / name).relative_to(root) for name in names if not name.startswith(".")]
     return found
 
@@ -115,17 +117,17 @@ def scene_ids(names: list[str]) -> list[int]:
 def split_scenes(scenes: list[SceneFiles], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
     """The split of every scene.
 
-    Folders decide where there are any. The original release is divided as its authors do, by rank of the number in
-    each variant: the first tenth is test, the second val, the rest train; all of `outd` is test. Everything else is
-    divided by a hash of (seed, name); a `val_fraction` of 1 makes everything val.
+    Folders decide where there are any; else a `val_fraction` of 1 makes everything val. The original release is divided
+    as its authors do, by rank of the number in each variant: the first tenth is test, the second val, the rest train;
+    all of `outd` is test. Everything else is divided by a hash of (seed, name).
     """
     if scenes[0].split is not None:
         return [scene.split for scene in scenes]
+    if val_fraction == 1:
+        return ["val"] * len(scenes)
     originals = [_ORIGINAL.search(scene.name) for scene in scenes]
     if all(originals):
         return _published_splits([(match.group(1), int(match.group(2))) for match in originals])
-    if val_fraction == 1:
-        return ["val"] * len(scenes)
     images = [scene.image for scene in scenes]
     pool = [ImageFile(file.path, "pictures", None, file.num_bytes, file.mtime_ns) for file in images]
     assigned = assign_splits(pool, val_fraction, test_fraction, seed)

@@ -89,12 +89,12 @@ def card_text(run: Run, analysis: str = "", loading: str = "code", folder: str |
         run: the run.
         analysis: a section of Markdown that somebody wrote about it.
         loading: what lies beside the card: "code", the weights and the model's code, as in a run folder; "weights",
-            those alone, for the classes of this project; "nothing", neither.
+            those alone, for the classes of this project, or "half", the same in float16; "nothing", neither.
         folder: what the loading code calls the folder; the run folder's name by default.
     """
     content: CardContent = family_module(run, "card").card_content(run)
     content.usage = content.usage.replace(f'"{run.folder.name}"', f'"{folder or run.folder.name}"')
-    if loading == "weights":
+    if loading in ("weights", "half"):
         content.usage = f"import models  # of this project\n{content.usage}".replace(", trust_remote_code=True", "")
     text = markdown_template(TEMPLATE).render(
         card_data=_metadata(run, content).to_yaml(),

@@ -45,9 +45,10 @@ def evaluate_run(folder: Path, options: Options) -> bool:
         write_atomically(folder / "figures" / f"{name}.png", figures.to_png(figure))
     reporter.save_galleries(run, result["pictures"])
     write_atomically(folder / "report.html", render(reporter.build_report(run, result["pictures"])))
-    run.evaluation["digest"] = fingerprint  # written after the report, so that a run cut short is done again
     write_json(folder / "metrics.json", run.metrics)
     write_card(folder)
+    run.evaluation["digest"] = fingerprint  # written last, so that an evaluation cut short is done again
+    write_json(folder / "metrics.json", run.metrics)
     return True
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import numpy as np
 from .runs import RunError, write_atomically
 
 FILE_NAME = "predictions.npz"
+# What numpy, zipfile and zlib answer to an archive with wrong bytes in it.
+DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError)
+DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 @dataclass
@@ -77,7 +82,7 @@ def load_predictions(folder: Path, digest: str | None = None, kind: type = Predi
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise RunError(f"{path}: damaged ({error}). Delete it, or evaluate with --force.") from None
     if digest is not None and str(arrays.get("digest")) != digest:
         return {}

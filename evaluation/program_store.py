@@ -23,7 +23,12 @@ class Store:
     def __init__(self, folder: Path, force: bool = False) -> None:
         self.path = folder / FILE_NAME
         self.force = force
-        self._entries: dict[str, Entry] = read_entries(folder)
+        try:
+            self._entries: dict[str, Entry] = read_entries(folder)
+        except RunError:
+            if not force:
+                raise
+            self._entries = {}
         self._fresh: set[str] = set()
 
     def remember(self, name: str, inputs: str, compute: Callable[[], Entry]) -> Entry:

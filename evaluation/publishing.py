@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from .card import card_text
 from .families import family_module
@@ -58,9 +58,9 @@ def publish(folder: Path, destination: Path, weights: str | None = None, called:
     loading, name = "nothing", None
     if (target / WEIGHTS).is_file():
         here = target.resolve().is_relative_to(ROOT)
-        loading, name = (
-            ("weights", str(target.resolve().relative_to(ROOT))) if here else ("code", called or target.name)
-        )
+        loading, name = "code", called or target.name
+        if here:
+            loading, name = "half" if _is_half(target) else "weights", str(target.resolve().relative_to(ROOT))
         names += sorted(path.name for pattern in LOADED[here:] for path in folder.glob(pattern))
     write_atomically(target / "README.md", card_text(run, analysis_of(target), loading, name))
     for name in names:
@@ -75,15 +75,22 @@ def analysis_of(target: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
+def _is_half(target: Path) -> bool:
+    with safe_open(target / WEIGHTS, framework="pt") as stored:
+        return any(stored.get_slice(name).get_dtype() == "F16" for name in stored.keys())  # noqa: SIM118 (no mapping)
+
+
 def _check_weights(folder: Path, target: Path) -> None:
     """Raise a RunError unless the weights published earlier are those of the run, as they are or in float16."""
     same = (folder / WEIGHTS).is_file()
     if same:
-        with safe_open(folder / WEIGHTS, framework="pt") as mine, safe_open(target / WEIGHTS, framework="pt") as theirs:
-            same = set(mine.keys()) == set(theirs.keys()) and all(
-                torch.equal(mine.get_tensor(name).to(theirs.get_tensor(name).dtype), theirs.get_tensor(name))
-                for name in mine.keys()  # noqa: SIM118 (this is no mapping)
-            )
+        try:
+            mine, theirs = load_file(folder / WEIGHTS), load_file(target / WEIGHTS)
+        except SafetensorError as error:
+            raise RunError(f"{folder / WEIGHTS} or {target / WEIGHTS} cannot be read: {error}") from error
+        same = set(mine) == set(theirs) and all(
+            torch.equal(mine[name].to(theirs[name].dtype), theirs[name]) for name in mine
+        )
     if not same:
         raise RunError(
             f"{target / WEIGHTS}: is not what {folder} holds. Publish this run's with --with-weights, or delete it."
@@ -93,8 +100,10 @@ def _check_weights(folder: Path, target: Path) -> None:
 def _copy_weights(folder: Path, target: Path, weights: str) -> None:
     if not (folder / WEIGHTS).is_file():
         raise RunError(f"{folder}: no {WEIGHTS} to publish.")
+    staged = target / f".{WEIGHTS}.part"
     if weights == "full":
-        shutil.copyfile(folder / WEIGHTS, target / WEIGHTS)
+        shutil.copyfile(folder / WEIGHTS, staged)
+        staged.replace(target / WEIGHTS)
         return
     if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype", "float32") != "float32":
         raise RunError(f"{folder / 'config.json'}: dtype is not float32. Publish these weights as they are (full).")
@@ -107,4 +116,5 @@ def _copy_weights(folder: Path, target: Path, weights: str) -> None:
                 raise RunError(
                     f"{folder / WEIGHTS}: {name} goes beyond float16. Publish these weights as they are (full)."
                 )
-    save_file(halved, target / WEIGHTS, metadata={"format": "pt"})
+    save_file(halved, staged, metadata={"format": "pt"})
+    staged.replace(target / WEIGHTS)

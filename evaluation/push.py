@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .loading import check_files
@@ -32,6 +32,17 @@ def stage(folder: Path, destination: Path, repo: str) -> Path:
     if not card.data.to_dict().get("license"):
         raise RunError(f"{folder / 'README.md'}: the card names no licence. Evaluate again.")
     return staged
+
+
+def _upload(staged: Path, repo: str, private: bool) -> str:
+    """Where the folder's files now are. RunError whatever prevents it: the library has no common error for a network
+    that is not there."""
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo, folder_path=staged, commit_message=f"Upload {staged.name}"))
+    except Exception as error:
+        raise RunError(f"{repo}: not uploaded ({type(error).__name__}: {error})") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,10 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.dry_run:
                 print(f"{len(files)} files, {total:,} bytes would go to {options.repo}; nothing was uploaded.")
                 return 0
-            api = HfApi()
-            api.create_repo(options.repo, private=options.private, exist_ok=True)
-            print(api.upload_folder(repo_id=options.repo, folder_path=staged, commit_message=f"Upload {staged.name}"))
-    except (RunError, HFValidationError, HfHubHTTPError, OSError) as error:
+            print(_upload(staged, options.repo, options.private))
+    except (RunError, HFValidationError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

@@ -26,7 +26,7 @@ def data_key(run: Run) -> str:
     name = (
         str(data["path"]).rstrip("/").rsplit("/", 1)[-1].removesuffix(".tar")
         if data.get("path")
-        else "generated pictures"
+        else f"generated pictures of seed {data.get('seed', 0)}"
     )
     return f"{name} ({len(run.labels)} classes, {data.get('image_size', 64)} px)"
 

@@ -52,8 +52,12 @@ def data_label(path: Path) -> str:
 def _stamp(path: Path) -> str:
     if not path.exists():
         raise RunError(f"--data {path}: there is no such file or folder.")
-    status = path.stat()
-    return digest([], path.name, status.st_size, status.st_mtime_ns)
+    found = []
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            status = file.stat()
+            found.append([str(file.relative_to(path)), status.st_size, status.st_mtime_ns])
+    return digest([], path.name, found)
 
 
 @dataclass
@@ -89,7 +93,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
         numbers[name], details[name] = score(predictions[name], split)
     beside = measure_baselines(splits, predictions, model.config.num_slots)
     numbers = {name: numbers[name] | beside.numbers[name] for name in splits}
-    stored = load_predictions(run.folder, made_from, ScenePredictions)
+    stored = {} if options.force else load_predictions(run.folder, made_from, ScenePredictions)
     save_predictions(run.folder, {**stored, **predictions}, made_from)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
     evaluation["baselines"] = beside.facts
@@ -174,8 +178,8 @@ def _other_data(
     numbers = score(predicted, split)[0] | baseline_numbers(split, predicted, grid)[0]
     entry = {"inputs": _stamp(options.data), "model": made_from, "image_size": model.config.image_size}
     entry["slots"] = model.config.num_slots
-    if int(true.max()) + 1 > model.config.num_slots:
-        entry["more_objects_than_slots"] = int(((true.reshape(len(true), -1).max(axis=1) + 1) > entry["slots"]).sum())
+    if crowded := sum(len(np.unique(mask)) > entry["slots"] for mask in true):
+        entry["more_objects_than_slots"] = crowded
     entry["numbers"] = numbers
     if "predicted_mask" in split.rows.column_names:
         given = split.masks(np.arange(len(split)), "predicted_mask")

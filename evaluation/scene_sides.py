@@ -45,7 +45,9 @@ def _comparable_columns() -> tuple[Column, ...]:
 
 def sentences(runs: list[Run], tests: Tests) -> list[str]:
     """What the families' own rules say of the masks, then reconstructions, composed pictures, and their price."""
-    return [*scene_comparison.sentences(runs, tests), *_errors(runs), *_distances(runs), *_sizes(runs)]
+    same_data = len({scene_comparison.data_key(run) for run in runs}) == 1
+    pictures = [*_errors(runs), *_distances(runs)] if same_data else []
+    return [*scene_comparison.sentences(runs, tests), *pictures, *_sizes(runs)]
 
 
 def _errors(runs: list[Run]) -> list[str]:

@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 
 from training.augmentation import sample_generator
 
+from .predictions import DAMAGED
 from .runs import RunError, write_atomically
 
 FILE_NAME = "slot_library.npz"
@@ -120,5 +121,5 @@ class SlotLibrary:
                 arrays = dict(stored)
             arrays |= {"requested": int(arrays["requested"]), "digest": str(arrays["digest"])}
             return cls(**arrays)
-        except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise RunError(f"{path}: damaged ({error}). Delete it, or evaluate with --force.") from None

@@ -19,6 +19,8 @@ from datasets import Dataset, DatasetDict
 
 import metrics
 from data.mathqa import MathQAData, load_mathqa, source_of
+from training.digests import data_digests
+from training.run_folder import check_data
 
 from .lookup import Lookup
 from .options import SPLITS, Options
@@ -196,10 +198,12 @@ def _data_fields(run: Run) -> MathQAData:
 
 def load_data(run: Run) -> tuple[DatasetDict, dict[str, str | int]]:
     """The data that the recipe names, and what they were made from. RunError for a field that `data/mathqa.py` does not
-    know or refuses, and for data that do not load."""
+    know or refuses, for data that do not load, and for others than those of the training."""
     try:
         given = _data_fields(run)
-        return load_mathqa(given, need=("train",)), source_of(given)
+        dataset = load_mathqa(given, need=("train",))
+        check_data(run.folder, data_digests(dataset))
+        return dataset, source_of(given)
     except RunError:
         raise
     except (OSError, ValueError) as error:

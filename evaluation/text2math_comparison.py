@@ -47,8 +47,10 @@ def split_of(runs: list[Run]) -> str:
 
 def data_key(run: Run) -> str:
     """What the numbers were measured on, for people: the data and the problems of the held-out split."""
-    samples = number_of(run, split_of([run]), "samples")
-    return f"{data_name(run)} ({samples:,} {split_of([run])} problems)" if samples else data_name(run)
+    data, samples = run.recipe.get("data") or {}, number_of(run, split_of([run]), "samples")
+    facts = [] if data.get("path") else [f"seed {data.get('seed', 0)}"]
+    facts += [f"{samples:,} {split_of([run])} problems"] if samples else []
+    return f"{data_name(run)} ({', '.join(facts)})" if facts else data_name(run)
 
 
 def outcomes(run: Run, split: str) -> Outcomes | None:

@@ -109,7 +109,7 @@ class LabelMapMetric(evaluate.Metric):
 
 
 def _label_maps(maps, name: str) -> np.ndarray | Sequence[np.ndarray]:
-    """Maps as one array of integers [B, ...], or as a list of arrays where their sizes differ."""
+    """Maps as one array of integers [B, H, W] or [B, pixels], or as a list of arrays where their sizes differ."""
     if maps is None:
         raise ValueError(f"{name} are missing: give label maps [B, H, W]")
     if not hasattr(maps, "shape"):
@@ -121,9 +121,13 @@ def _label_maps(maps, name: str) -> np.ndarray | Sequence[np.ndarray]:
         return maps
     if maps.dtype.kind == "f":
         raise ValueError(f"{name} are {maps.dtype}: they must be integer labels; take the argmax over the slots first")
+    if maps.ndim > 3:
+        raise ValueError(
+            f"{name} are of shape {list(maps.shape)}: they must be label maps [B, H, W]; take the argmax over the slots"
+        )
     if maps.dtype.kind not in "iub" or maps.ndim < 2 or not maps[0].size:
         raise ValueError(f"{name} are {maps.dtype} of shape {list(maps.shape)}: they must be integer labels [B, H, W]")
     low, high = int(maps.min()), int(maps.max())
     if low < 0 or high > MAX_LABEL:
         raise ValueError(f"{name} hold labels from {low} to {high}: they must be from 0 to {MAX_LABEL}; renumber them")
-    return maps
+    return maps.astype(np.int64) if maps.dtype == np.uint64 else maps  # numpy adds no int64 to uint64

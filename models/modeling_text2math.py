@@ -244,7 +244,7 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids, attention_mask, number_values, encoder_outputs: as for `encode`.
-            labels: target ids [B, T] that end in `<eos>`, padded with -100.
+            labels: target ids [B, T] that end in `<eos>`, padded with -100; logits in the padding mean nothing.
             teacher_forcing_mask: bool [B, T], see `teacher_forcing.teacher_forcing_mask`: where entry t is false, the
                 decoder is fed at step t not the label t - 1 but its own most probable token of step t - 1 (without
                 `input_feeding` from a first pass without dropout and gradient). None feeds the labels, in one go.

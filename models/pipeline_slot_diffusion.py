@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import BitImageProcessor
@@ -205,7 +205,7 @@ class SlotDiffusionPipeline:
         pictures = [image] if isinstance(image, Image.Image) else list(image)
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
             raise ValueError("image must be a tensor [N, 3, H, W] in [-1, 1], a PIL picture or a list of at least one")
-        values = self.processor([picture.convert("RGB") for picture in pictures], return_tensors="pt")
+        values = self.processor([_upright_rgb(picture) for picture in pictures], return_tensors="pt")
         return self._pixel_values(values["pixel_values"])
 
     def _check_latents(self, latents: Tensor | None, count: int) -> None:
@@ -248,6 +248,9 @@ class SlotDiffusionPipeline:
         else:
             _check_chain(scheduler, own)
             chosen = copy.deepcopy(scheduler) if steps is not None else _afresh(scheduler, self.device)
+            # Some of diffusers' clip samples unless told otherwise, and latents are not confined to [-1, 1].
+            if "clip_sample" in chosen.config:
+                chosen.register_to_config(clip_sample=own.config.clip_sample)
         if steps is not None:
             chosen.set_timesteps(steps, device=self.device)
         return chosen
@@ -273,6 +276,18 @@ class SlotDiffusionPipeline:
             bad = ids[int((~sample.isfinite().flatten(1).all(1)).nonzero()[0, 0])]
             raise ValueError(f"the latent of sample id {bad} is not finite: the UNet's weights are damaged")
         return sample
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    """RGB as in training: turned by its EXIF orientation, transparency on white. ValueError for greys beyond 8 bits,
+    which Pillow would clip."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        raise ValueError(f"a picture of mode {picture.mode!r} has more than 8 bits: scale it to 8 first")
+    picture = ImageOps.exif_transpose(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def _takes_generators(scheduler: Any) -> bool:

@@ -284,5 +284,5 @@ class ProgramDecoder(nn.Module):
                 rows, state = rows[:left], tuple(part[:left] for part in state)
             logits, state, _ = self.step(tokens[rows, position].unsqueeze(1), state, memory)
             own, following = logits.argmax(dim=-1).squeeze(1), position + 1
-            tokens[rows, following] = torch.where(keep[rows, following], gold[rows, following], own)
+            tokens[rows, following] = torch.where(keep[rows, following], gold[rows, following], own.to(tokens.dtype))
         return tokens

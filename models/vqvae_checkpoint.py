@@ -10,6 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 IGNORED_PREFIX = "loss."  # the perceptual loss and discriminator that the autoencoder was trained with
@@ -48,7 +51,7 @@ def load_course_checkpoint(
     Raises:
         FileNotFoundError: no such file.
         ValueError: not readable, or not this model's: every missing, surplus or misshapen tensor is named.
-        OSError: the conversion cannot be written; give another `folder`.
+        OSError: the conversion cannot be written to `folder`; a warning where no folder was given.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +67,12 @@ def load_course_checkpoint(
     if state is not None:
         return _checked(state, expected, converted)
     state = _checked(plain_state_dict(_unpickle(path)), expected, path)
-    _write(state, converted, source)
+    try:
+        _write(state, converted, source)
+    except OSError as error:
+        if folder is not None:
+            raise
+        logger.warning("%s; so it is converted anew each time", error)
     return state
 
 
@@ -168,4 +176,4 @@ def _write(state: dict[str, Tensor], converted: Path, source: str) -> None:
     except (OSError, SafetensorError) as error:
         if staging.exists():
             staging.unlink()
-        raise OSError(f"the conversion {converted} cannot be written ({error}); give another folder") from error
+        raise OSError(f"the conversion {converted} cannot be written ({error})") from error

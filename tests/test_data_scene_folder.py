@@ -109,6 +109,15 @@ def test_layouts_that_cannot_be_understood(tmp_path, paths, message):
         list_scenes(tree(tmp_path, *paths))
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    tree(tmp_path / "elsewhere", "pictures/1.png", "labels/1.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere" / "pictures")
+    (tmp_path / "data" / "masks").symlink_to(tmp_path / "elsewhere" / "labels")
+    (tmp_path / "elsewhere" / "pictures" / "back").symlink_to(tmp_path / "data")
+    assert listed(tmp_path / "data") == ({"images/1.png": ("masks/1.png", None, None)}, [])
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"no data folder at .*nowhere"):
         list_scenes(tmp_path / "nowhere")

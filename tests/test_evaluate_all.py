@@ -10,6 +10,7 @@ from trained_text2math import make_run as make_text2math
 
 import evaluate_all
 from training.checkpoints import write_manifest
+from training.errors import RunError
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,23 @@ def test_named_runs_are_compared_where_out_says(copy, tmp_path):
     assert 'href="../study/bn/report.html"' in (tmp_path / "out" / "comparison.html").read_text()
 
 
+def test_runs_named_in_two_ways_are_compared_where_both_lie(copy, monkeypatch):
+    monkeypatch.chdir(copy)
+    assert evaluate_all.main(["bn", str(copy / "none")]) == 0
+    assert (copy / "comparison.html").is_file()
+
+
+def test_an_evaluation_that_ends_before_its_card_is_done_again(copy, monkeypatch, capsys):
+    def full(folder):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluation.pipeline.write_card", full)
+        assert evaluate_all.main([str(copy / "bn"), "--force"]) == 1
+    assert evaluate_all.main([str(copy / "bn")]) == 0
+    assert "up to date" not in capsys.readouterr().out
+
+
 def test_publishing_takes_numbers_and_no_pictures_and_no_weights(copy, tmp_path):
     (copy / "bn" / "private.txt").write_text("stays")
     assert evaluate_all.main([str(copy / "bn"), "--publish", str(tmp_path / "cards")]) == 0
@@ -260,3 +278,9 @@ def test_without_arguments_all_runs_get_a_front_page(copy, tmp_path, monkeypatch
     for run in ("bn", "none"):
         numbers = metrics_of(root / "runs" / "resnet" / "norms" / run)["metrics"]["val"]
         assert f"{100 * numbers['accuracy']:.1f}\u00a0%" in page
+
+    def unreadable(folders, out):
+        raise RunError("predictions.npz is damaged")
+
+    monkeypatch.setattr(evaluate_all, "write_front_page", unreadable)
+    assert evaluate_all.main([]) == 1 and "error: predictions.npz is damaged" in capsys.readouterr().err

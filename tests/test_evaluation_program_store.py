@@ -38,6 +38,9 @@ def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "generated.json").write_text(text)
     with pytest.raises(RunError, match=r"generated\.json"):
         read_entries(tmp_path)
+    with pytest.raises(RunError):
+        Store(tmp_path)
+    assert Store(tmp_path, force=True).remember("x", "a", lambda: {"n": 1})["n"] == 1
 
 
 def test_order_and_columns_matter_to_a_splits_digest():

@@ -76,7 +76,9 @@ def test_into_this_project_weights_come_without_a_second_copy_of_the_code(copy, 
     assert not list(target.glob("*.py")) and (target / "config.json").is_file()
     text = (target / "README.md").read_text()
     assert f'from_pretrained("cards/{target.name}")' in text and "import models" in text
-    assert "trust_remote_code" not in text
+    assert "trust_remote_code" not in text and "float16" in text
+    publish(copy, tmp_path / "cards", weights="full")
+    assert "float16" not in (target / "README.md").read_text()
 
 
 def test_weights_that_float16_cannot_hold_are_an_error(copy, tmp_path):
@@ -114,6 +116,16 @@ def test_an_upload_makes_the_repository_and_sends_the_staged_folder(copy, monkey
     assert calls[0] == ("you/birds", {"private": True, "exist_ok": True})
     assert calls[1][0] == "you/birds" and {"README.md", "config.json", "model.safetensors"} <= set(calls[1][1])
     assert 'from_pretrained("you/birds", trust_remote_code=True)' in calls[2]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(copy, monkeypatch, capsys):
+    class Hub:
+        def create_repo(self, repo, **options):
+            raise RuntimeError("Name or service not known")  # as httpx's ConnectError, no OSError
+
+    monkeypatch.setattr(push, "HfApi", Hub)
+    assert push.main([str(copy), "--repo", "you/birds"]) == 1
+    assert "error: you/birds: not uploaded (RuntimeError: Name or service" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["weights", "card", "name"])

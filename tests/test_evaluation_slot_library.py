@@ -87,6 +87,11 @@ def test_what_cannot_be_used_is_named(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(b"not an archive")
     with pytest.raises(RunError, match="damaged"):
         SlotLibrary.load(tmp_path)
+    SlotLibrary.build(np.arange(9), np.random.default_rng(0).normal(size=(9, 3, 4)), 2).save(tmp_path)
+    whole = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(whole[: len(whole) // 2])  # an archive that breaks off
+    with pytest.raises(RunError, match="damaged"):
+        SlotLibrary.load(tmp_path)
     with pytest.raises(ValueError, match="not finite"):
         SlotLibrary.build(np.arange(2), np.full((2, 3, 4), np.nan), 2)
     with pytest.raises(ValueError, match=r"must be \[N, K, D\]"):

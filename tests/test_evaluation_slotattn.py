@@ -193,7 +193,7 @@ def test_other_data_are_measured_beside_the_masks_that_came_with_them(base, copy
     pairs = zip(masks_of(split[:]), masks_of(split[:], "predicted_mask"), strict=True)
     expected = np.mean([adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs])
     assert entry["given"]["adjusted_rand_index"] == pytest.approx(expected)
-    assert entry["more_objects_than_slots"] == sum(mask.max() + 1 > 4 for mask in masks_of(split[:]))
+    assert entry["more_objects_than_slots"] == sum(len(np.unique(mask)) > 4 for mask in masks_of(split[:]))
     grid = Grid(*(metrics_of(run)["evaluation"]["baselines"]["grid"][side] for side in ("rows", "columns")))
     pairs = zip(masks_of(split[:]), grid.segments(6, 16), strict=True)
     expected = np.mean([adjusted_rand_score(t.ravel(), p.ravel()) for t, p in pairs])
@@ -207,6 +207,16 @@ def test_other_data_are_measured_beside_the_masks_that_came_with_them(base, copy
     assert evaluate_all.main([str(run), *CALL]) == 0  # measured before: nothing is lost
     assert metrics_of(run)["evaluation"]["other_data"]["others"] == entry
     assert {path.name for path in (run / "figures").iterdir()} == FIGURES | SHEETS
+
+
+def test_other_data_count_as_changed_where_one_file_in_a_folder_has(copy, tmp_path):
+    folder = tmp_path / "others"
+    (folder / "masks").mkdir(parents=True)
+    (folder / "masks" / "1.png").write_bytes(b"one")
+    before = settings(load_run(copy / "one"), Options(data=folder))
+    assert settings(load_run(copy / "one"), Options(data=folder)) == before
+    (folder / "masks" / "1.png").write_bytes(b"other")
+    assert settings(load_run(copy / "one"), Options(data=folder)) != before
 
 
 def test_the_real_scenes_are_measured(study, shared):

@@ -271,6 +271,8 @@ def test_slot_attention_and_slot_diffusion_side_by_side(run, base, tmp_path, cap
     (other / "recipe.yaml").write_text(recipe.replace("num_val: 8", "num_val: 7"))
     assert evaluate_all.main([str(other), str(ours), *CALL]) == 0
     assert "evaluated on different scenes" in page.read_text()
+    said = " ".join(json.loads((tmp_path / "runs" / "side_by_side.json").read_text())["observations"])
+    assert "measured on different data" in said and "that all reconstructed" not in said and "nearest first" not in said
 
 
 def test_masks_of_own_pictures(run, tmp_path, capsys):

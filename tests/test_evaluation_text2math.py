@@ -18,6 +18,7 @@ from evaluation.program_store import read_entries, search_name
 from evaluation.runs import RunError, load_run
 from models import Text2MathForProgramGeneration, Text2MathTokenizer
 from models.programs import execute
+from training.digests import data_digests
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,16 @@ def test_a_field_of_another_version_and_missing_data_are_named(copy):
     run.recipe["data"]["path"] = str(copy / "absent")
     with pytest.raises(RunError, match="absent"):
         text2math.evaluate(run, Options())
+
+
+def test_other_problems_than_those_of_the_training_are_refused(copy, data):
+    began = data_digests(data)
+    (copy / "data.json").write_text(json.dumps(began))
+    text2math.load_data(load_run(copy))
+    began["val"]["sha256"] = "0" * 64
+    (copy / "data.json").write_text(json.dumps(began))
+    with pytest.raises(RunError, match="the data have changed since this run began: val"):
+        text2math.load_data(load_run(copy))
 
 
 def test_metrics_hold_no_problem_text(trained, data):

@@ -185,6 +185,7 @@ def test_wrong_use_is_named(name):
         (maps, maps[:1], r"Mismatch in the number of predictions \(2\) and references \(1\)"),
         (maps, np.zeros((2, 4, 5), int), r"different shapes: predictions \[2, 4, 4\] and references \[2, 4, 5\]"),
         (maps.astype(float), maps, "predictions are float64: .*argmax"),
+        (np.stack([maps, maps], axis=1), maps, "they must be label maps .*argmax"),
         (maps, maps - 1, "references hold labels from -1 to -1"),
         (maps + 256, maps, "predictions hold labels from 256 to 256"),
         (np.zeros(3, int), maps, r"predictions are int64 of shape \[3\]"),

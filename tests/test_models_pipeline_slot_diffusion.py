@@ -156,6 +156,27 @@ def test_a_scheduler_that_has_been_used_begins_anew(short, library):
     assert torch.equal(short(slots, scheduler=scheduler, **QUIET).latents, expected)
 
 
+def test_a_scheduler_that_clips_by_default_does_not_clip_latents():
+    pipeline = SlotDiffusionPipeline(build(num_train_timesteps=30, beta_end=0.2, latent_scale=0.2))
+    own = pipeline.model.scheduler()
+    chain = {name: own.config[name] for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    clipping = DDIMScheduler(**chain)
+    assert clipping.config.clip_sample
+    options = {"slots": slots_for(2), "seed": 3, "num_inference_steps": 10, **QUIET}
+    latents = pipeline(scheduler=clipping, **options).latents
+    assert latents.abs().max() > 1.0 and clipping.config.clip_sample  # the caller's is left as it is
+    plain = DDIMScheduler(**chain, clip_sample=False)
+    torch.testing.assert_close(latents, pipeline(scheduler=plain, **options).latents)
+
+
+def test_pictures_are_seen_as_in_training(short):
+    turned = Image.new("RGBA", (8, 4), (255, 0, 0, 0))  # transparent: white
+    seen = short._pixel_values(turned)
+    torch.testing.assert_close(seen, torch.ones_like(seen))
+    with pytest.raises(ValueError, match="mode 'I;16' has more than 8 bits"):
+        short._pixel_values(Image.new("I;16", (8, 8)))
+
+
 def test_timesteps_given_one_by_one(short):
     slots, own = slots_for(1), short.model.scheduler()
     own.set_timesteps(timesteps=[28, 11, 3])

@@ -139,6 +139,21 @@ def test_a_changed_original_or_a_damaged_conversion_is_converted_anew(tiny_file)
     assert bytearray(converted.read_bytes()) != data
 
 
+def test_where_nothing_can_be_written_the_checkpoint_is_used_all_the_same(tiny_file, tmp_path, monkeypatch):
+    said = []
+
+    def refuse(*args, **kwargs):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr("models.vqvae_checkpoint.save_file", refuse)
+    monkeypatch.setattr("models.vqvae_checkpoint.logger.warning", lambda *words: said.append(words))
+    loaded = load_tiny(tiny_file)
+    torch.testing.assert_close(loaded.state_dict(), build().state_dict(), atol=0, rtol=0)
+    assert "cannot be written" in str(said)
+    with pytest.raises(OSError, match="cannot be written"):
+        load_tiny(tiny_file, tmp_path / "given")
+
+
 def test_a_foreign_file_in_the_place_of_the_conversion_is_kept(tiny_file):
     other = tiny_file.with_suffix(".safetensors")
     save_file({"mine": torch.ones(2)}, other)

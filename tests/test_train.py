@@ -70,6 +70,13 @@ BAD_INPUT = {
         "optim_args names 'momntum'",
     ),
     "a misspelt group": (["--model", "resnet", "--lr_multipliers", "{gaet: 3}"], "lr_multipliers names 'gaet'"),
+    "no clipping by null": (
+        ["--model", "resnet", "--max_grad_norm", "null"],
+        "max_grad_norm must be a number, not null",
+    ),
+    "half a seed": (["--model", "resnet", "--seed", "1.5"], "seed must be an integer, not 1.5"),
+    "a number for groups": (["--model", "resnet", "--lr_multipliers", "3"], "lr_multipliers must be a mapping, not 3"),
+    "a number for a pair": (["--model", "resnet", "--crop_area", "0.5"], "crop_area must be a list or null, not 0.5"),
     "too many processes asked for": (["--model", "resnet", "--processes", "4"], "1 process(es) were started, not 4"),
 }
 

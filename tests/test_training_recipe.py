@@ -1,5 +1,7 @@
 """Recipes: numbers are numbers, unknown keys name the nearest known one, the command line overrides by name."""
 
+from pathlib import Path
+
 import pytest
 
 from training.errors import RunError
@@ -66,12 +68,14 @@ def test_a_circle_of_bases_ends_in_an_error(tmp_path):
         load_recipe(tmp_path / "a.yaml")
 
 
-def test_a_study_is_the_files_of_a_folder_in_order(tmp_path):
+def test_a_study_is_the_files_of_a_folder_in_order(tmp_path, monkeypatch):
     folder = tmp_path / "norms"
     folder.mkdir()
     for name in ("2_gn.yaml", "1_bn.yaml", "_shared.yaml"):
-        write(folder, name, "model_family: resnet\n")
+        write(folder, name, "name:\nmodel_family: resnet\n")
     assert [r.name for r in study_recipes(folder)] == ["norms/1_bn", "norms/2_gn"]
+    monkeypatch.chdir(folder)
+    assert [r.name for r in study_recipes(Path())] == ["norms/1_bn", "norms/2_gn"]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(RunError, match="holds no recipe"):

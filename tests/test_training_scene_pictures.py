@@ -30,6 +30,13 @@ def best_total(predicted, true):
     return max(totals)
 
 
+def test_true_labels_that_leave_no_room_above_them():
+    predicted = np.repeat(np.arange(4, dtype=np.uint8), 4).reshape(4, 4)
+    true = np.where(np.arange(16).reshape(4, 4) < 8, 255, 0).astype(np.uint8)  # a mask of 0 and 255
+    drawn = in_true_colours(predicted, true)
+    assert {0, 255} < set(np.unique(drawn).tolist()) and len(np.unique(drawn)) == 4
+
+
 @settings(max_examples=60, deadline=None)
 @given(LABELS, LABELS)
 def test_matching_is_the_best_of_all(predicted, true):

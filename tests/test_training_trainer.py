@@ -48,6 +48,12 @@ def assert_equal_weights(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
+def history(folder):
+    """The rows of history.csv without the clock's."""
+    lines = (folder / "history.csv").read_text().splitlines()
+    return [line.split(",")[:3] + line.split(",")[4:] for line in lines]
+
+
 def interrupted(task, folder, at_step, monkeypatch):
     """Run until the checkpoint of `at_step` was written, then die as a kill would leave it."""
 
@@ -74,9 +80,7 @@ def test_a_resumed_run_with_augmentation_equals_the_uninterrupted_one_bit_for_bi
     torch.rand(5)  # the global generator's position does not matter
     execute(task(**AUGMENTED), tmp_path / "parts")
     assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    histories = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("whole", "parts")]
-    strip_clock = [[line.split(",")[:3] + line.split(",")[4:] for line in lines] for lines in histories]
-    assert strip_clock[0] == strip_clock[1]
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")
 
 
 def test_another_seed_gives_other_weights(task, tmp_path):
@@ -150,6 +154,23 @@ def test_overwriting_a_run_deletes_no_other_run_in_it(task, tmp_path):
     with pytest.raises(RunError, match=r"holds another run, .*inner"):
         execute(task(seed=1), tmp_path / "study", overwrite=True)
     assert weights(tmp_path / "study") and weights(tmp_path / "study" / "inner")
+
+
+def test_overwriting_with_settings_that_do_not_work_keeps_the_run(task, tmp_path):
+    execute(task(), tmp_path / "run")
+    with pytest.raises(RunError, match="names 'nosuch'"):
+        execute(task(lr_multipliers={"nosuch": 2.0}), tmp_path / "run", overwrite=True)
+    assert weights(tmp_path / "run") and (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_final_weights_stay_where_the_run_is_stopped_behind_them(task, tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.run_folder.RunFolder.write_metrics", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        execute(task(save_strategy="no"), tmp_path / "run")
+    assert weights(tmp_path / "run")
 
 
 def test_a_finished_run_is_not_trained_again(task, tmp_path):
@@ -240,6 +261,12 @@ def test_an_average_of_weights_and_sharded_weights_do_not_go_together(task, tmp_
         task(ema_decay=0.9)
 
 
+def test_one_process_with_several_gpus_is_refused(task, monkeypatch):
+    monkeypatch.setattr("training.arguments.RunArguments.n_gpu", property(lambda self: 2))
+    with pytest.raises(RunError, match=r"one process sees 2 GPUs: .*--multi_gpu"):
+        task()
+
+
 def test_early_stopping_ends_the_run_at_its_best_model(task, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/opt/train.py", "--path", "/home/birds6.tar"])
     t = task(
@@ -326,6 +353,7 @@ def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
     assert checkpoints.newest_valid(tmp_path / "parts" / "checkpoints")[0].name == "checkpoint-4"
     execute(task(), tmp_path / "parts")
     assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")  # no evaluation of the epoch that was broken off
 
 
 def test_a_signal_during_an_evaluation_saves_and_stops_after_it(task, tmp_path, monkeypatch):

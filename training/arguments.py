@@ -63,6 +63,11 @@ class RunArguments(TrainingArguments):
             self.load_best_model_at_end = True
             self.metric_for_best_model = self.metric_for_best_model or "val_accuracy"
         super().__post_init__()
+        if self.n_gpu > 1:  # the library would wrap the model in DataParallel, whose replicas have no parameters
+            raise RunError(
+                f"one process sees {self.n_gpu} GPUs: start one per GPU with accelerate launch --multi_gpu, or let it "
+                "see one with CUDA_VISIBLE_DEVICES=0"
+            )
 
     def _check_own_fields(self) -> None:
         if self.precision not in PRECISIONS:

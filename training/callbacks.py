@@ -64,6 +64,13 @@ class StopOnSignal(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # The library's loop ends an epoch that it breaks off like any other. Its evaluation is none that an
+        # uninterrupted run has: it would count for early stopping and as a candidate for the best model.
+        broken_off = state.global_step < state.max_steps and not float(state.epoch).is_integer()
+        if self.signum is not None and broken_off:
+            control.should_log = control.should_evaluate = control.should_save = False
+
 
 class RestoreRunningLoss(TrainerCallback):
     """Calls the Trainer's `restore_running_loss` once its loop has set its own sum to zero."""

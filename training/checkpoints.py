@@ -129,10 +129,13 @@ def staging_folder(root: Path, name: str) -> Path:
 def commit(staging: Path, target: Path) -> None:
     """Seal a staged folder with its manifest and rename it to `target` (an older `target` is replaced)."""
     write_manifest(staging)
+    older = staging_folder(staging.parent, f"older-{target.name}")
     if target.exists():
-        shutil.rmtree(target)
+        target.rename(older)  # deleted only when the new one has its name
     staging.rename(target)
     _fsync(target.parent)
+    if older.exists():
+        shutil.rmtree(older)
 
 
 def rotate(root: Path, keep: int | None, protected: set[Path]) -> None:

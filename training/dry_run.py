@@ -103,8 +103,9 @@ def measure(trainer: FamilyTrainer) -> Cost:
     gradients = sum(p.nbytes for p in trainer.model.parameters() if p.requires_grad)
     fixed = weights + gradients + state
     timed, seconds = _time_step(trainer, batch, per_sample)
-    by_epoch = args.eval_strategy == "epoch"
-    evaluations = round(args.num_train_epochs) if by_epoch else steps // int(args.eval_steps or steps)
+    every = args.eval_steps or steps
+    every = {"epoch": updates, "steps": every if every >= 1 else every * steps}.get(args.eval_strategy, steps)
+    evaluations = max(1, round(steps / every))  # the last one is of all splits
     eval_samples = sum(len(split) for split in trainer.eval_dataset.values())
     return Cost(
         parameters=trainer.model.num_parameters(),

@@ -123,7 +123,7 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     family = next((content["model_family"] for content in chain if "model_family" in content), None)
     if family is None:
         raise RunError(f"{path}: model_family is missing (for example `model_family: resnet`)")
-    return Recipe(model_family=family, name=chain[0].get("name", path.stem), source=str(path), **merged)
+    return Recipe(model_family=family, name=chain[0].get("name") or path.stem, source=str(path), **merged)
 
 
 def study_recipes(folder: Path) -> list[Recipe]:
@@ -133,7 +133,7 @@ def study_recipes(folder: Path) -> list[Recipe]:
         raise RunError(f"{folder} holds no recipe (*.yaml)")
     recipes = [load_recipe(file) for file in files]
     for recipe in recipes:
-        recipe.name = f"{folder.name}/{recipe.name}"
+        recipe.name = f"{folder.resolve().name}/{recipe.name}"
     return recipes
 
 

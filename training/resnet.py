@@ -52,6 +52,11 @@ class ResNetTask(Task):
     aliases = {"r": "model.num_labels", "seed": "training.seed"}
     convolutional = True
 
+    @classmethod
+    def known_fields(cls) -> dict[str, set[str]]:
+        known = super().known_fields()
+        return {**known, "model": known["model"] | {"num_labels"}}
+
     def __init__(self, recipe):
         super().__init__(recipe)
         wanted = recipe.model.get("num_labels")

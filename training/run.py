@@ -72,6 +72,7 @@ def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
         with state.main_process_first():
             model = task.build_model()  # the first process fills the data cache, the others read it
         check_batch(task)
+        task.trainer_class.check_names(task.arguments, model)  # before an older run is deleted
         if state.is_main_process:
             folder.claim(task.recipe, data_digests(task.datasets), overwrite=overwrite)
         state.wait_for_everyone()
@@ -102,8 +103,10 @@ def _publish(trainer: FamilyTrainer, task: Task, folder: RunFolder) -> None:
     trainer.adopt_average()
     trainer.remove_callback(WriteHistory)  # the history ends with training
     measured = {name: _evaluate(trainer, split, name) for name, split in task.final_splits().items()}
+    # all processes gather what FSDP has split among them
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        folder.publish_model(trainer.accelerator.unwrap_model(trainer.model), task.processor)
+        folder.publish_model(trainer.accelerator.unwrap_model(trainer.model), task.processor, weights)
         facts = {"model": task.family, "name": task.recipe.name, "metrics": measured, "training": facts_of(trainer)}
         folder.write_metrics(facts)
         if not task.arguments.keep_checkpoints:

@@ -45,8 +45,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock; a second run into the same folder gets a RunError. Freed by the kernel on any exit.
 
-        A folder that this call made is removed again if an error ends the run before its first checkpoint (a report
-        of non-finite values is kept), so that bad input leaves nothing behind.
+        A folder that this call made is removed again if an error ends the run before its first checkpoint, so that
+        bad input leaves nothing behind; not where it holds a report of non-finite values or the final weights.
         """
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ class RunFolder:
             try:
                 yield
             except BaseException:
-                if made and not checkpoints.checkpoints_in(self.checkpoint_root) and not self._has_report():
+                if made and not checkpoints.checkpoints_in(self.checkpoint_root) and not self._worth_keeping():
                     shutil.rmtree(self.path)
                 raise
 
-    def _has_report(self) -> bool:
-        return any(self.path.glob("non_finite_*.json"))
+    def _worth_keeping(self) -> bool:
+        return (self.path / checkpoints.MANIFEST).is_file() or any(self.path.glob("non_finite_*.json"))
 
     def differences(self, recipe: Recipe) -> list[str]:
         """In what `recipe` is another experiment than the one that the folder holds: lines, none if it is the same."""
@@ -103,8 +103,8 @@ class RunFolder:
         checkpoints.remove_stale_staging(self.path)
         if self.checkpoint_root.is_dir():
             checkpoints.remove_stale_staging(self.checkpoint_root)
+        _replace(saved, recipe.to_yaml())  # first: without it the folder would count as no run
         _replace(self.path / DATA, json.dumps(data, indent=1) + "\n")
-        _replace(saved, recipe.to_yaml())
 
     def _clear(self) -> None:
         for entry in self.path.iterdir():
@@ -112,12 +112,13 @@ class RunFolder:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def publish_model(self, model: PreTrainedModel, processor: Any) -> None:
-        """Put the final weights, config, code and processor into the folder: staged, sealed, then moved in."""
+    def publish_model(self, model: PreTrainedModel, processor: Any, weights: dict[str, Any] | None = None) -> None:
+        """Put the final weights, config, code and processor into the folder: staged, sealed, then moved in. `weights`
+        are given where the model does not hold them whole."""
         staging = checkpoints.staging_folder(self.path, "model")
         with checkpoints.naming_write_errors(f"the model in {self.path}"):
             staging.mkdir(exist_ok=True)
-            model.save_pretrained(staging)
+            model.save_pretrained(staging, state_dict=weights)
             processor.save_pretrained(staging)
             names = sorted(p.name for p in staging.iterdir())
             checkpoints.write_manifest(staging)  # flushes every file before any of them is moved

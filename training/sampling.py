@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
@@ -14,17 +15,16 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         batch_size: samples that are to have about the same length.
         lengths: of every sample.
         seed: of the order.
+        epoch: the epoch's number, int64 []. A number that others set ([`training.callbacks.EpochClock`]), since on
+            several processes accelerate does not tell a sampler of its epoch where a run resumes in mid-epoch.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Tensor):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
-        self.epoch = epoch
+        self.seed, self.epoch = seed, epoch
 
     def __iter__(self):
-        mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)  # torch reads 32 bits of a seed
+        key = [self.seed, int(self.epoch)]
+        mixed = np.random.SeedSequence(key).generate_state(1)  # torch reads 32 bits of a seed
         self.generator.manual_seed(int(mixed[0]))
         return super().__iter__()

@@ -1,5 +1,6 @@
 """Pictures of segmentations: label maps in colour, and sheets with a row per scene."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,9 +48,11 @@ def match_segments(predicted: np.ndarray, true: np.ndarray) -> dict[int, tuple[i
 
 def in_true_colours(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """The predicted label map [H, W] renumbered, uint8: a matched segment has the label of its true one, the others
-    have labels above all true ones, in their order."""
+    have labels that no true one has, in their order: above all true ones where there is room."""
     matched = match_segments(predicted, true)
-    surplus = iter(range(int(true.max()) + 1, 256))
+    taken, highest = set(np.unique(true).tolist()), int(true.max())
+    free = [*range(highest + 1, 256), *(label for label in range(highest) if label not in taken)]
+    surplus = itertools.cycle(free or [highest])
     renumbered = np.zeros(256, dtype=np.uint8)
     for label in np.unique(predicted).tolist():
         renumbered[label] = matched[label][0] if label in matched else next(surplus)

@@ -136,7 +136,7 @@ class DrawingTrainer(FamilyTrainer):
         """The library's loop; after that of `val` the pictures of this step are drawn."""
         result = super().evaluation_loop(*args, **kwargs)
         if kwargs.get("metric_key_prefix") == "eval_val" and self.args.progress_pictures:
-            if self.is_world_process_zero():
+            if self.is_world_process_zero() or self.is_fsdp_enabled:  # each process holds a part of the weights
                 with self.averaged_weights():
                     self._draw_progress()
             self.accelerator.wait_for_everyone()
@@ -149,6 +149,8 @@ class DrawingTrainer(FamilyTrainer):
         count = min(self.args.progress_pictures, len(split))
         rows = [split[int(i)] for i in np.linspace(0, len(split) - 1, count).round()]
         drawn = self.draw(self.accelerator.unwrap_model(self.model).eval(), self.data_collator(rows))
+        if not self.is_world_process_zero():
+            return
         folder = self.run_folder / "progress"
         folder.mkdir(exist_ok=True)
         buffer = BytesIO()
@@ -229,9 +231,8 @@ class SceneTask(Task):
     @staticmethod
     def build_config(config_class: type[PreTrainedConfig], recipe: Recipe) -> PreTrainedConfig:
         """The config that a recipe's group model describes; RunError where a field is wrong."""
-        fields = {key: value for key, value in recipe.model.items() if key != "num_labels"}
         try:
-            return config_class(**fields)
+            return config_class(**recipe.model)
         except (TypeError, ValueError, StrictDataclassError) as error:
             raise RunError(f"{recipe.source}, group model: {' '.join(str(error).split())}") from error
 

@@ -211,6 +211,10 @@ class SlotDiffusionTask(SegmentationTask):
 
     def _scale(self) -> float:
         """One over the standard deviation of the latents of the first pictures of the training split."""
+        if "latent_scale" in self.recipe.model:
+            raise RunError(
+                f"{self.recipe.source}: training.scale_latents works out what model.latent_scale sets: leave one out"
+            )
         if self._latents is None:
             raise RunError(f"{self.recipe.source}: training.scale_latents needs training.cache_latents: true")
         deviation = self._latents.standard_deviation(self.datasets["train"][:SCALED_BY]["id"])

@@ -7,6 +7,8 @@ Adding a family means one task module, an entry in `TASKS`, and the family's fil
 import dataclasses
 import difflib
 import importlib
+import types
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,18 @@ TASKS = {
     "slotdiff": "training.slotdiff:SlotDiffusionTask",
     "text2math": "training.text2math:Text2MathTask",
     "vae": "training.vae:VQVAETask",
+}
+
+
+KINDS = {  # types of fields that recipes set, in words
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+    type(None): "null",
 }
 
 
@@ -61,7 +75,7 @@ class Task(ABC):
     @classmethod
     def known_fields(cls) -> dict[str, set[str]]:
         """The field names of the recipe's three groups."""
-        model = set(cls.config_class.__annotations__) | {"num_labels"}
+        model = set(cls.config_class.__annotations__)
         data = {f.name for f in dataclasses.fields(cls.data_class)}
         training = {f.name for f in dataclasses.fields(cls.arguments_class)} - {"output_dir", "bf16", "fp16"}
         return {"model": model, "data": data, "training": training}
@@ -110,18 +124,38 @@ class Task(ABC):
 
 def build_dataclass(cls: type, values: dict[str, Any], group: str, source: str) -> Any:
     """Construct `cls(**values)`; a wrong type or value becomes a RunError that names the group and the source."""
-    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
     for name, value in values.items():
-        if types[name] in (int, float, "int", "float") and isinstance(value, str):
-            raise RunError(f"{source}: {group}.{name} must be a number, not {value!r}")
-        if types[name] in (bool, "bool") and not isinstance(value, bool):
-            raise RunError(f"{source}: {group}.{name} must be true or false, not {value!r}")
+        if wanted := _misfit(hints[name], value):
+            given = "null" if value is None else repr(value)
+            raise RunError(f"{source}: {group}.{name} must be {wanted}, not {given}")
+    whole = {name: int(value) for name, value in values.items() if isinstance(value, float) and hints[name] is int}
     try:
-        return cls(**values)
+        return cls(**values | whole)
     except RunError:
         raise
     except (TypeError, ValueError) as error:
         raise RunError(f"{source}, group {group}: {' '.join(str(error).split())}") from error
+
+
+def _misfit(hint: Any, value: Any) -> str | None:
+    """What a value of this type has to be, in words, where `value` is none; None where it fits or the type says little
+    (a class of another library, which takes its values as texts)."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    kinds = [typing.get_origin(kind) or kind for kind in kinds]
+    if any(kind not in KINDS for kind in kinds) or any(_is_a(kind, value) for kind in kinds):
+        return None
+    return " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, list | tuple if kind in (list, tuple) else kind)
 
 
 def task_class(family: str) -> type[Task]:

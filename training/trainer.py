@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class FamilyTrainer(Trainer):
         self.memory_format = memory_format(args.memory_format, convolutional=convolutional)
         model.to(memory_format=self.memory_format)
         super().__init__(model=model, args=args, **kwargs)
-        self.train_collator = train_collator
+        self.train_collator, self.epoch_clock = train_collator, epoch_clock
         self.average = MovingAverage(model, args.ema_decay) if args.ema_decay else None
         self.stop_on_signal = StopOnSignal()
         self.stop_on_signal.accelerator = self.accelerator
@@ -115,7 +115,7 @@ class FamilyTrainer(Trainer):
             )
         # Of all processes: so the order of the samples is the same whatever their number.
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochLengthGroupedSampler(batch, list(data[column]), self.args.data_seed)
+        return EpochLengthGroupedSampler(batch, list(data[column]), self.args.data_seed, self.epoch_clock.epoch)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(inputs)
@@ -146,21 +146,23 @@ class FamilyTrainer(Trainer):
             if ungrouped:
                 name = type(self.model).__name__
                 raise ValueError(f"{name}.parameter_groups() leaves out {', '.join(ungrouped[:5])}")
-            self._check_names(self.model.parameter_groups())
+            self.check_names(self.args, self.model)
             optimizer_class, keywords = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(groups, **keywords)
         return self.optimizer
 
-    def _check_names(self, groups: Iterable[str]) -> None:
+    @classmethod
+    def check_names(cls, args: RunArguments, model: PreTrainedModel) -> None:
         """Raise a RunError for a setting of a group or an optimiser that names none of theirs."""
-        optimizer_class, _ = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        given = [pair.partition("=")[0].strip() for pair in (self.args.optim_args or "").split(",") if pair.strip()]
+        groups = model.parameter_groups()
+        optimizer_class, _ = cls.get_optimizer_cls_and_kwargs(args, model)
+        given = [pair.partition("=")[0].strip() for pair in (args.optim_args or "").split(",") if pair.strip()]
         own = optimizer_class.__module__.startswith("torch.")  # others take names that are not their arguments
         arguments = list(inspect.signature(optimizer_class).parameters) if own else given
         usual = RunArguments.__dataclass_fields__["lr_multipliers"].default_factory()  # of groups that few nets have
         for field, names, known in (
-            ("lr_multipliers", self.args.lr_multipliers, [*groups, *usual]),
-            ("group_weight_decay", self.args.group_weight_decay, list(groups)),
+            ("lr_multipliers", args.lr_multipliers, [*groups, *usual]),
+            ("group_weight_decay", args.group_weight_decay, list(groups)),
             ("optim_args", given, arguments),
         ):
             if unknown := [name for name in names if name not in known]:

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from models import VQVAEConfig, VQVAEModel
 from training.errors import RunError
+from training.recipe import Recipe
 from training.scene_pictures import sheet, to_pixels
 from training.scene_task import DrawingTrainer, PixelCollator, SceneTask
 
@@ -57,6 +59,11 @@ class VQVAETask(SceneTask):
     model_class = VQVAEModel
     config_class = VQVAEConfig
     trainer_class = VQVAETrainer
+
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            raise RunError("the family vae does not train with FSDP, which splits its codebook: use ddp.yaml")
 
     def check_fit(self) -> None:
         size, factor = self.data_fields.image_size, self.config.downsampling_factor
