@@ -11,6 +11,7 @@ Every field of a recipe's groups model, data and training can be set by name: --
 import argparse
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path, PurePath
 
 import torch
@@ -24,6 +25,7 @@ from training.recipe import Recipe, apply_overrides, load_recipe, study_recipes
 from training.run import build_trainer, execute
 from training.tasks import TASKS, Task, task_class
 
+WAITED_FOR = timedelta(hours=6)
 ROOT = Path(__file__).resolve().parent
 
 
@@ -42,13 +44,16 @@ def parse_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, li
     return parser.parse_known_args(arguments)
 
 
-def gather_recipes(options: argparse.Namespace) -> list[Recipe]:
+def gather_recipes(options: argparse.Namespace, overrides: list[str]) -> list[Recipe]:
     """The recipes to run: a study's, the one named, or the family's tiny one."""
     if options.recipe is None:
         if options.model is None:
             raise RunError("say what to train: --model resnet, or --recipe FILE or FOLDER")
         options.recipe = ROOT / "recipes" / options.model / "tiny.yaml"
-        say(f"NO RECIPE GIVEN: training {options.model} for minutes on EMBEDDED data ({options.recipe.name}).")
+        if any(token.partition("=")[0] in ("--path", "--data.path") for token in overrides):
+            say(f"NO RECIPE GIVEN: {options.recipe.name} trains {options.model} for minutes, meant for EMBEDDED data.")
+        else:
+            say(f"NO RECIPE GIVEN: training {options.model} for minutes on EMBEDDED data ({options.recipe.name}).")
         say("Use --recipe for a real experiment.")
     recipes = study_recipes(options.recipe) if options.recipe.is_dir() else [load_recipe(options.recipe)]
     if options.name:
@@ -105,13 +110,15 @@ def main(arguments: list[str] | None = None) -> int:
     logging.set_verbosity_warning()
     failed = []
     try:
-        processes = PartialState(cpu=not torch.accelerator.is_available()).num_processes
+        # The group of processes is made here, once; the others wait while the first one fills the data cache.
+        processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAITED_FOR).num_processes
         if options.processes not in (None, processes):
             raise RunError(
                 f"{processes} process(es) were started, not {options.processes}; on CPU use "
                 "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N` or torchrun"
             )
-        tasks = [build_task(recipe, overrides) for recipe in gather_recipes(options)]  # all are checked before one runs
+        recipes = gather_recipes(options, overrides)
+        tasks = [build_task(recipe, overrides) for recipe in recipes]  # all are checked before one runs
         for task in tasks:
             try:
                 train_one(task, options, options.overwrite)

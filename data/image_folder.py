@@ -12,6 +12,7 @@ import os
 import re
 import tarfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,18 +62,29 @@ def find_root(folder: Path) -> Path:
         folder = inner[0]
 
 
+def walk(root: Path) -> Iterator[Path]:
+    """Every file below `root` but hidden ones. Links to folders are followed, each folder once. `DataError` for a name
+    that is not UTF-8, which no table of paths can hold."""
+    seen = {root.resolve()}
+    for where, folders, names in os.walk(root, followlinks=True):
+        real = {name: (Path(where) / name).resolve() for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name in real if real[name] not in seen)  # a link may lead back
+        seen.update(real.values())
+        for name in names:
+            if not name.startswith("."):
+                path = Path(where) / name
+                if "\\udc" in ascii(str(path)):
+                    raise DataError(f"the name {str(path)!a} is not UTF-8: rename it")
+                yield path
+
+
 def _list_class(root: Path, class_folder: Path, split: str | None) -> list[ImageFile]:
     """All files below one class folder; hidden ones (`.DS_Store`, `._a.jpg`) are passed over."""
     files = []
-    for where, folders, names in os.walk(class_folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = Path(where) / name
-            status = path.stat() if path.exists() else path.lstat()  # a dangling link is listed, and found bad later
-            relative = path.relative_to(root).as_posix()
-            files.append(ImageFile(relative, class_folder.name, split, status.st_size, status.st_mtime_ns))
+    for path in walk(class_folder):
+        status = path.stat() if path.exists() else path.lstat()  # a dangling link is listed, and found bad later
+        relative = path.relative_to(root).as_posix()
+        files.append(ImageFile(relative, class_folder.name, split, status.st_size, status.st_mtime_ns))
     if not files:
         raise DataError(f"class folder {class_folder} holds no file: put images there or remove the folder")
     return files

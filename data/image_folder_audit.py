@@ -85,6 +85,9 @@ class AuditReport:
         return cls(**json.loads(path.read_text()))
 
 
+COMPARED_AT_ONCE = 4096  # pairs of thumbnails: 12 MB each way
+
+
 def near_pairs(
     hashes_a: np.ndarray, thumbnails_a: np.ndarray, hashes_b: np.ndarray, thumbnails_b: np.ndarray
 ) -> np.ndarray:
@@ -94,16 +97,17 @@ def near_pairs(
     (10,000 x 40,000 pairs take seconds), and those that pass by thumbnail.
     """
     flat_a, flat_b = _standardised(thumbnails_a), _standardised(thumbnails_b)
+    blank_a, blank_b = ~flat_a.any(axis=1), ~flat_b.any(axis=1)  # the all-zero row: a blank picture resembles nothing
     found = []
     rows = max(1, 2**22 // max(1, len(hashes_b)))
     for start in range(0, len(hashes_a), rows):
         distance = np.bitwise_count(hashes_a[start : start + rows, None] ^ hashes_b[None, :])  # [rows, N_b]
-        i, j = np.nonzero(distance <= HASH_BITS)
-        i += start
-        # A blank picture has the all-zero row: it resembles nothing.
-        different = np.sqrt(np.mean((flat_a[i] - flat_b[j]) ** 2, axis=1))
-        keep = (different < THUMBNAIL_RMS) & flat_a[i].any(axis=1) & flat_b[j].any(axis=1)
-        found.append(np.stack([i[keep], j[keep]], axis=1))
+        distance[blank_a[start : start + rows]], distance[:, blank_b] = HASH_BITS + 1, HASH_BITS + 1
+        pairs = np.argwhere(distance <= HASH_BITS) + np.array([start, 0])
+        for few in np.array_split(pairs, len(pairs) // COMPARED_AT_ONCE + 1):  # of drawings nearly all pairs may pass
+            i, j = few.T
+            different = np.sqrt(np.mean((flat_a[i] - flat_b[j]) ** 2, axis=1))
+            found.append(few[different < THUMBNAIL_RMS])
     return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
 
 

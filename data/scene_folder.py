@@ -11,14 +11,13 @@ scene's name, and files of one name belong together:
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from .image_folder import SPLIT_FOLDERS, SPLITS, DataError, ImageFile, assign_splits, natural_key
+from .image_folder import SPLIT_FOLDERS, SPLITS, DataError, ImageFile, assign_splits, natural_key, walk
 
 _ROLES = {"image": "image", "images": "image", "mask": "mask", "masks": "mask"}
 _MASK_ENDING = re.compile(r"_(flat|mask)$", re.IGNORECASE)
@@ -40,16 +39,10 @@ class SceneFiles:
 
 
 def _all_files(root: Path) -> list[Path]:
-    """Every file below `root` but hidden ones, relative to it. Links to folders are followed, each folder once."""
+    """Every file below `root` but hidden ones, relative to it."""
     if not root.is_dir():
         raise DataError(f"no data folder at {root}: give `path` a folder of pictures, or an .npz file")
-    found, seen = [], {root.resolve()}
-    for where, folders, names in os.walk(root, followlinks=True):
-        real = {name: (Path(where) / name).resolve() for name in folders if not name.startswith(".")}
-        folders[:] = sorted(name for name in real if real[name] not in seen)  # a link may lead back
-        seen.update(real.values())
-        found += [(Path(where) / name).relative_to(root) for name in names if not name.startswith(".")]
-    return found
+    return [path.relative_to(root) for path in walk(root)]
 
 
 def _classify(path: Path) -> tuple[str, str | None, str]:

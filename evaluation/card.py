@@ -21,6 +21,7 @@ from .sections import settings_rows
 TEMPLATES = Path(__file__).resolve().parents[1] / "model_cards"
 TEMPLATE = TEMPLATES / "template.md"
 LICENSE = "apache-2.0"
+COUNTS = {"samples": "Samples", "samples_with_masks": "Of them with masks", "reconstructed": "Of them reconstructed"}
 HUB_METRICS = {"f1_micro": ("f1", {"average": "micro"}), "f1_macro": ("f1", {"average": "macro"})}
 
 
@@ -162,13 +163,10 @@ def _results(run: Run, content: CardContent) -> dict[str, Any]:
         values = [_value(key, numbers, key in content.shares) for numbers in splits.values()]
         if any(value != NO_VALUE for value in values):
             rows.append([name, *values])
-    if any("samples" in numbers for numbers in splits.values()):
-        rows.append(
-            [
-                "Samples",
-                *(f"{numbers['samples']:,}" if "samples" in numbers else NO_VALUE for numbers in splits.values()),
-            ]
-        )
+    for key, name in COUNTS.items():
+        counts = [numbers.get(key) for numbers in splits.values()]
+        if any(counts):
+            rows.append([name, *(NO_VALUE if count is None else f"{count:,}" for count in counts)])
     return {"splits": list(splits), "rows": rows}
 
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from .families import family_module, shared_module
 from .figures import Curve, colours_for, series
-from .observations import SIGNIFICANT, p_text, points
+from .observations import SIGNIFICANT, p_text, points, signed_points
 from .report import NO_VALUE, Cell, Report, Section, Table, Text, duration, interval, percent
 from .runs import Run
 from .seeds import Spread, group_name, seed_groups
@@ -33,13 +34,15 @@ Tests = dict[tuple[int, int], Paired]
 @dataclass(frozen=True)
 class Column:
     """A column of the results: `better` is `max`, `min`, or None where no value is best; shares are shown as per cent,
-    with the interval that metrics.json has beside them."""
+    with the interval that metrics.json has beside them. `basis` gives what a run's number hangs on besides the data,
+    such as how many pictures: none is best where it differs."""
 
     title: str
     split: str
     key: str
     better: Callable[[list[float]], float] | None = max
     share: bool = True
+    basis: Callable[[Run, str], Any] | None = None
 
 
 @dataclass
@@ -121,7 +124,7 @@ def build_comparison(runs: list[Run], title: str, panels: list[Any], out: Path, 
     return Report(
         title=title,
         kicker=f"Comparison of {len(runs)} runs",
-        lead=f"{', '.join(labels_of(runs))}: trained on {' and '.join(data)}.",
+        lead=f"{', '.join(labels_of(runs))}: measured on {' and '.join(data)}.",
         sections=sections,
         footer="Made by evaluate_all.py. The names in the first table lead to each run's own report.",
     )
@@ -142,12 +145,14 @@ def results_table(runs: list[Run], out: Path) -> Table:
     rules = rules_of(runs)
     columns = [c for c in rules.columns if any(number_of(run, c.split, c.key) is not None for run in runs)]
     comparable = are_comparable(runs) and len(runs) > 1
-    links = [os.path.relpath(run.folder / "report.html", out) for run in runs]
+    links = [quote(os.path.relpath(run.folder / "report.html", out)) for run in runs]
     rows = [[Cell(label, href=link)] for label, link in zip(labels_of(runs), links, strict=True)]
     for column in columns:
         values = [number_of(run, column.split, column.key) for run in runs]
         known = [value for value in values if value is not None]
-        best = column.better(known) if column.better and comparable else None
+        measured = [run for run, value in zip(runs, values, strict=True) if value is not None]
+        alike = column.basis is None or len({column.basis(run, column.split) for run in measured}) < 2
+        best = column.better(known) if column.better and comparable and alike else None
         for row, run, value in zip(rows, runs, values, strict=True):
             bounds = number_of(run, column.split, f"{column.key}_interval")
             row.append(value_cell(column, value, bounds, best is not None and value == best))
@@ -173,7 +178,10 @@ def _seed_rows(runs: list[Run], columns: Sequence[Column]) -> list[list[Cell]]:
                 row.append(Cell(NO_VALUE))
             else:
                 spread = Spread.of(values)
-                row.append(value_cell(column, spread.mean, (spread.low, spread.high)))
+                low, high = (spread.low, spread.high)
+                row.append(
+                    value_cell(column, spread.mean, (max(low, 0), min(high, 1)) if column.share else (low, high))
+                )
         rows.append(row)
     return rows
 
@@ -188,13 +196,16 @@ def value_cell(column: Column, value: float | None, bounds: Any = None, best: bo
 
 
 def paired_tests(runs: list[Run]) -> Tests:
-    """McNemar's test between all pairs of runs whose samples are the same, keyed by their positions."""
+    """McNemar's test between all pairs of runs whose samples are the same, keyed by their positions. Drawn samples have
+    the same ids and labels whatever their seed, so the data's names have to agree, too."""
     rules = rules_of(runs)
     stored = [rules.outcomes(run, rules.split_of(runs)) for run in runs]
     tests = {}
     for i, first in enumerate(stored):
         for j, second in enumerate(stored):
             if i == j or first is None or second is None or len(first.ids) != len(second.ids):
+                continue
+            if rules.data_key(runs[i]) != rules.data_key(runs[j]):
                 continue
             one, two = np.argsort(first.ids), np.argsort(second.ids)
             same = np.array_equal(first.ids[one], second.ids[two])
@@ -213,10 +224,12 @@ def best_of(runs: list[Run]) -> int | None:
 
 
 def _against_best(runs: list[Run], tests: Tests) -> list[tuple[int, Paired, float]]:
+    """The best run's tests against the others, with p values corrected for testing all pairs of runs: which of them is
+    the best was seen in the same numbers."""
     best = best_of(runs)
-    others = [(j, test) for (i, j), test in tests.items() if i == best]
-    corrected = holm([test.p_value for _, test in others])
-    return [(j, test, p) for (j, test), p in zip(others, corrected, strict=True)]
+    pairs = [pair for pair in tests if pair[0] < pair[1]]
+    corrected = dict(zip(pairs, holm([tests[pair].p_value for pair in pairs]), strict=True))
+    return [(j, test, corrected[min(i, j), max(i, j)]) for (i, j), test in tests.items() if i == best]
 
 
 def _paired_table(runs: list[Run], tests: Tests) -> list[Any]:
@@ -239,7 +252,7 @@ def _paired_table(runs: list[Run], tests: Tests) -> list[Any]:
     best = labels[best_of(runs)]
     caption = (
         f"{best} against every other run on the same {split_word(rules.split_of(runs))} {rules.unit}: exact McNemar "
-        f"test, p values corrected for testing {len(rows)} pairs (Holm)."
+        "test, p values corrected for testing all pairs of runs (Holm); intervals are not corrected."
     )
     columns = ["Run", f"Points behind {best}", f"Only {best} right", "Only this right", "p", "Significant"]
     return [Table(columns, rows, caption)]
@@ -296,8 +309,7 @@ def observe_comparison(runs: list[Run], tests: Tests) -> list[str]:
         *_ranking(runs, best, tests),
         *_over_seeds(runs),
         *rules_of(runs).sentences(runs, tests),
-        *_speed(runs),
-        *_overfitting(runs),
+        *(_speed(runs) + _overfitting(runs) if are_comparable(runs) else []),
     ]
 
 
@@ -310,6 +322,8 @@ def _ranking(runs: list[Run], best: int, tests: Tests) -> list[str]:
     high, low = number_of(runs[best], split, rules.metric), number_of(runs[worst], split, rules.metric)
     if not are_comparable(runs):
         return [f"The runs are measured on different data; the highest {measure} is {percent(high)} ({labels[best]})."]
+    if high == low:
+        return [f"All {len(known)} runs have a {measure} of {percent(high)}."] if len(known) > 1 else []
     sentences = [
         f"{labels[best]} has the highest {measure}, {percent(high)} "
         f"({interval(number_of(runs[best], split, f'{rules.metric}_interval'))}); {labels[worst]} the lowest, "
@@ -356,13 +370,11 @@ def _speed(runs: list[Run]) -> list[str]:
         if len(hits):
             reached.append((float(epochs[hits[0]]), label))
     if len(reached) > 1:
-        first, last = min(reached), max(reached)
+        first, last = (_at(edge(reached)[0], reached) for edge in (min, max))
         never = [label for label in labels if label not in {name for _, name in reached}]
         missing = f"; never: {', '.join(never)}" if never else ""
-        sentences.append(
-            f"{percent(0.9 * top)} on validation (nine tenths of the best) is reached first by {first[1]}, in epoch "
-            f"{first[0]:g}, and last by {last[1]}, in epoch {last[0]:g}{missing}."
-        )
+        way = f"by {first}" if first == last else f"first by {first}, and last by {last}"
+        sentences.append(f"{percent(0.9 * top)} on validation (nine tenths of the best) is reached {way}{missing}.")
     paces = [
         (run.training["seconds"] / run.training["epochs"], label)
         for label, run in zip(labels, runs, strict=True)
@@ -378,6 +390,12 @@ def _speed(runs: list[Run]) -> list[str]:
     return sentences
 
 
+def _at(epoch: float, reached: list[tuple[float, str]]) -> str:
+    """The runs that reached it in this epoch."""
+    labels = [label for when, label in reached if when == epoch]
+    return f"{', '.join(labels)}, in epoch {epoch:g}"
+
+
 def _overfitting(runs: list[Run]) -> list[str]:
     rules = rules_of(runs)
     split = rules.split_of(runs)
@@ -390,6 +408,6 @@ def _overfitting(runs: list[Run]) -> list[str]:
         return []
     least, most = min(gaps), max(gaps)
     return [
-        f"The gap between train and {split_word(split)} {rules.metric_name} is widest for {most[1]} "
-        f"({100 * most[0]:.1f} points) and narrowest for {least[1]} ({100 * least[0]:.1f} points)."
+        f"{rules.metric_name.capitalize()} on train less that on {split_word(split)} is largest for {most[1]} "
+        f"({signed_points(most[0])}) and smallest for {least[1]} ({signed_points(least[0])})."
     ]

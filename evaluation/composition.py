@@ -112,7 +112,7 @@ def _facts(library: SlotLibrary, cluster: int, looked: list[tuple[float, float, 
         facts["idle"] = 1 - len(busy) / len(looked)
     if busy:
         area, x, y = np.array([traits[:3] for traits in busy]).T
-        spread = float(np.sqrt(np.square(x - x.mean()) + np.square(y - y.mean())).mean())
+        spread = float(np.sqrt((np.square(x - x.mean()) + np.square(y - y.mean())).mean()))
         facts |= {"area": float(area.mean()), "x": float(x.mean()), "y": float(y.mean()), "spread": spread}
     known = [traits[3] for traits in busy if traits[3] is not None]
     if known:

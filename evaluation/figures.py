@@ -28,6 +28,7 @@ SHADES = LinearSegmentedColormap.from_list("shades", ("#fbfaf7", "#a9cbe2", "#2f
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
+    "text.parse_math": False,  # a `$` in a name is a dollar
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -122,6 +123,8 @@ def _links(runs: list[Run], out: Path) -> Table:
     for run in runs:
         study = run.folder.parent / "comparison.html"
         links = [("README.md", run.folder / "README.md"), ("comparison.html", study)]
-        cells = [Cell(name, href=os.path.relpath(path, out)) if path.is_file() else NO_VALUE for name, path in links]
+        cells = [
+            Cell(name, href=quote(os.path.relpath(path, out))) if path.is_file() else NO_VALUE for name, path in links
+        ]
         rows.append([f"{run.family}/{run.name}", *cells])
     return Table(["Run", "Model card", "Comparison"], rows, text_columns=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,28 @@ def points(difference: float) -> str:
     return f"{abs(100 * difference):.1f}\u00a0points"
 
 
+def signed_points(difference: float) -> str:
+    """The same with its sign: "6.2 points", "-6.2 points"."""
+    return f"{round(100 * difference, 1) + 0.0:.1f}\u00a0points"
+
+
 def p_text(p_value: float) -> str:
     return "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
 
 
-def p_verdict(p_value: float) -> str:
-    """The p value of a difference, and that it tells nothing where it does not."""
-    return f"{p_text(p_value)}{'' if p_value < SIGNIFICANT else ', not told apart'}"
+def told_apart(p_value: float, bounds: Sequence[float] = ()) -> bool:
+    """Whether a mean difference is told from none: by its test, which looks at ranks, and by its interval `bounds`."""
+    return p_value < SIGNIFICANT and not (bounds and bounds[0] <= 0 <= bounds[1])
+
+
+def p_verdict(p_value: float, bounds: Sequence[float] = ()) -> str:
+    """The p value of a difference, and that it tells nothing where it or the difference's interval does not."""
+    return f"{p_text(p_value)}{'' if told_apart(p_value, bounds) else ', not told apart'}"
+
+
+def images(count: int) -> str:
+    """1 -> "1 image", 1200 -> "1,200 images"."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def observe_run(run: Run) -> list[str]:
@@ -51,8 +67,9 @@ def observe_run(run: Run) -> list[str]:
 def _level(val: dict[str, Any], details: dict[str, Any]) -> str:
     support = [row["support"] for row in details["per_class"]]
     majority = max(support) / sum(support)
-    low, _ = val["accuracy_interval"]
+    low, high = val["accuracy_interval"]
     verdict = "well above" if low > 2 * majority else "above" if low > majority else "not distinguishable from"
+    verdict = "below" if high < majority else verdict
     return (
         f"Validation accuracy is {percent(val['accuracy'])} (95\u00a0% interval {interval(val['accuracy_interval'])}, "
         f"{val['samples']:,} images), {verdict} always naming the most frequent class ({percent(majority)}); "
@@ -73,9 +90,11 @@ def _gap(splits: dict[str, Any]) -> list[str]:
             "more than the intervals explain: the model has memorised part of them."
         ]
     direction = "better" if gap >= 0 else "worse"
+    below = train["accuracy_interval"][1] < val["accuracy_interval"][0]
+    verdict = "more than the intervals explain" if below else "which the intervals do not tell apart from no gap at all"
     return [
         f"The training images are classified {points(gap)} {direction} ({percent(train['accuracy'])}, {losses}), "
-        "which the intervals do not tell apart from no gap at all."
+        f"{verdict}."
     ]
 
 
@@ -116,7 +135,7 @@ def observe_history(history: pd.DataFrame, metric: str = "accuracy", name: str =
         noise = float(np.sqrt((before.var(ddof=1) + after.var(ddof=1)) / tail))
         change = float(after.mean() - before.mean())
         verdict = (
-            "it had levelled off" if abs(change) < 2 * noise else "still rising" if change > 0 else "already falling"
+            "it had levelled off" if abs(change) <= 2 * noise else "still rising" if change > 0 else "already falling"
         )
         sentences.append(
             f"Over the last {tail} evaluations validation {name} averaged {percent(after.mean())}, after "
@@ -154,7 +173,7 @@ def _confusions(details: dict[str, Any]) -> list[str]:
         return [f"All {sum(map(sum, details['confusion_matrix'])):,} validation images are classified right."]
     pairs = details["most_confused"][:3]
     listed = ", ".join(
-        f"{p['true']} as {p['predicted']} ({p['count']} images, {percent(p['share'], 0)} of its class)" for p in pairs
+        f"{p['true']} as {p['predicted']} ({images(p['count'])}, {percent(p['share'], 0)} of its class)" for p in pairs
     )
     share = sum(p["count"] for p in pairs) / errors
     kinds = "one kind" if len(pairs) == 1 else f"{len(pairs)} kinds"
@@ -174,8 +193,12 @@ def _calibration(val: dict[str, Any], details: dict[str, Any]) -> str:
     sure = calibration["sure_errors"]
     return (
         f"Mean confidence is {percent(calibration['confidence'])}, {verdict}; expected calibration error "
-        f"{val['calibration_error']:.3f}. {sure:,} of {calibration['errors']:,} errors were made with a probability "
-        "above 0.9."
+        f"{val['calibration_error']:.3f}."
+        + (
+            f" {sure:,} of {calibration['errors']:,} errors were made with a probability above 0.9."
+            if calibration["errors"]
+            else ""
+        )
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +14,15 @@ import numpy as np
 from metrics.bootstrap import interval
 
 from .comparison import Column, Outcomes, labels_of, number_of, split_word, value_cell
-from .observations import points
+from .observations import p_verdict, points
 from .report import Cell, percent
 from .runs import Run
 from .sections import data_name
 from .statistics import holm, signed_rank
 
 METHOD = (
-    "mean difference, its bootstrap interval, and Wilcoxon's signed-rank test, corrected for the number of tests (Holm)"
+    "mean difference, its bootstrap interval, and Wilcoxon's signed-rank test, corrected for the tests between all "
+    "pairs of runs (Holm)"
 )
 
 
@@ -38,7 +40,8 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Difference:
     """The best run's scores less another's, sample by sample: the mean with its 95 % bootstrap interval, and the p
-    value of Wilcoxon's signed-rank test, corrected for all differences from the best (Holm).
+    value of Wilcoxon's signed-rank test, corrected for the tests between all pairs of runs (Holm): which of them is the
+    best was seen in the same numbers.
     """
 
     label: str
@@ -46,6 +49,11 @@ class Difference:
     low: float
     high: float
     p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """The p value, and that the difference tells nothing where it or the interval does not."""
+        return p_verdict(self.p_value, (self.low, self.high))
 
 
 def against_best(
@@ -63,16 +71,18 @@ def against_best(
     if len(known) < 2 or len({scores[i].measured_on for i in known}) > 1:
         return "", []
     best = max(known, key=lambda i: levels[i])
-    rows = []
-    for other in known:
-        if other != best and np.array_equal(scores[best].ids, scores[other].ids):
-            difference = scores[best].values - scores[other].values
-            rows.append((labels[other], difference[~np.isnan(difference)]))
-    rows = [(label, difference) for label, difference in rows if len(difference)]
-    corrected = holm([signed_rank(difference) for _, difference in rows])
+    pairs = {}
+    for one, other in combinations([best, *(i for i in known if i != best)], 2):
+        if np.array_equal(scores[one].ids, scores[other].ids):
+            difference = scores[one].values - scores[other].values
+            difference = difference[~np.isnan(difference)]
+            if len(difference):
+                pairs[one, other] = difference
+    corrected = holm([signed_rank(difference) for difference in pairs.values()])
     return labels[best], [
-        Difference(label, float(difference.mean()), *interval(difference), p)
-        for (label, difference), p in zip(rows, corrected, strict=True)
+        Difference(labels[other], float(difference.mean()), *interval(difference), p)
+        for ((one, other), difference), p in zip(pairs.items(), corrected, strict=True)
+        if one == best
     ]
 
 

@@ -170,12 +170,15 @@ def data_uri(image: np.ndarray, longest: int = 160, quality: int = 85, lossless:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.853 -> "85.3 %"; an en dash where there is no value."""
-    return NO_VALUE if value is None else f"{100 * value:.{digits}f}\u00a0%"
+    return NO_VALUE if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f}\u00a0%"
 
 
 def interval(bounds: list[float] | tuple[float, float] | None, digits: int = 1) -> str:
     """(0.78, 0.91) -> "78.0 to 91.0 %"."""
-    return "" if not bounds else f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f}\u00a0%"
+    if not bounds:
+        return ""
+    low, high = (round(100 * bound, digits) + 0.0 for bound in bounds)  # + 0.0: no "-0.0"
+    return f"{low:.{digits}f} to {high:.{digits}f}\u00a0%"
 
 
 def duration(seconds: float | None) -> str:

@@ -86,6 +86,8 @@ def _batch_sizes(runs: list[Run], tests: Tests) -> list[str]:
             continue
         small, large = min(sizes), max(sizes)
         i, j = sizes[small], sizes[large]
+        if data_key(runs[i]) != data_key(runs[j]):
+            continue
         change = _accuracy(runs[i]) - _accuracy(runs[j])
         verdict = f" ({p_text(tests[i, j].p_value)} on the same images)" if (i, j) in tests else ""
         found.append(

@@ -8,7 +8,7 @@ from .observations import points
 from .runs import Run
 from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import is_generated
-from .scene_observations import close_split
+from .scene_observations import close_split, with_masks
 from .scene_report import PANELS, data_name
 from .scene_results import MEASURES
 from .scene_scores import FOREGROUND
@@ -102,7 +102,7 @@ def slot_limits(run: Run) -> list[str]:
     bounds = numbers.get(f"{FOREGROUND}_interval")
     if bounds:
         limits.append(
-            f"Foreground ARI rests on {numbers['samples']:,} {split} scenes, so it is known to about "
+            f"Foreground ARI rests on {with_masks(numbers):,} {split} scenes, so it is known to about "
             f"{points((bounds[1] - bounds[0]) / 2)}; another seed of training gives another value."
         )
     return [*limits, data_limit(run)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
-from .observations import p_verdict, points
+from .observations import points
 from .paired_scores import (
     METHOD,
     Scores,
@@ -16,12 +16,23 @@ from .paired_scores import (
     reference_row,
     scenes_key,
 )
-from .report import Cell, interval
+from .report import Cell
 from .runs import Run
 from .scene_baselines import GRID, MEAN_COLOUR
 from .scene_data import CLOSE
 from .scene_evaluation import foreground_of
 from .scene_scores import FOREGROUND
+
+
+def reconstructed(run: Run, split: str) -> int | None:
+    """Of how many scenes the squared error is."""
+    return number_of(run, split, "reconstructed") or number_of(run, split, "samples")
+
+
+def composed(run: Run, split: str) -> int | None:
+    """Of how many composed pictures the Frechet distance is, which falls with their number."""
+    return (run.evaluation.get("composition") or {}).get("images")
+
 
 HELD_OUT = {"val": "Val", "test": "Test"}
 COLUMNS = (
@@ -33,12 +44,12 @@ COLUMNS = (
             Column(f"{name} ARI, all", split, "adjusted_rand_index"),
             Column(f"{name} mean IoU, objects", split, "foreground_mean_iou"),
             Column(f"{name} best overlap", split, "mean_best_overlap"),
-            Column(f"{name} MSE", split, "reconstruction_mse", min, share=False),
+            Column(f"{name} MSE", split, "reconstruction_mse", min, share=False, basis=reconstructed),
             Column(f"{name} loss", split, "loss", min, share=False),
         )
     ),
-    Column("fid_clean", "val", "fid_clean", min, share=False),
-    Column("frechet_efficientnet_lite0", "val", "frechet_efficientnet_lite0", min, share=False),
+    Column("fid_clean", "val", "fid_clean", min, share=False, basis=composed),
+    Column("frechet_efficientnet_lite0", "val", "frechet_efficientnet_lite0", min, share=False, basis=composed),
     Column("Train ARI, foreground", "train", FOREGROUND, None),
 )
 
@@ -63,7 +74,9 @@ def sentences(runs: list[Run], tests: Tests) -> list[str]:
     best, differences = against_best(labels_of(runs), scores, [number_of(run, split, FOREGROUND) for run in runs])
     if not differences:
         return passed
-    said = [f"{d.label} by {points(d.mean)} ({interval((d.low, d.high))}, {p_verdict(d.p_value)})" for d in differences]
+    said = [
+        f"{d.label} by {points(d.mean)} ({100 * d.low:.1f} to {100 * d.high:.1f}, {d.verdict})" for d in differences
+    ]
     return [*passed, f"Scene by scene {best} has the higher foreground ARI than {'; '.join(said)}: {METHOD}."]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .composition import speciality
 from .figures import series
-from .observations import SIGNIFICANT, observe_history, p_text, points
+from .observations import observe_history, p_text, points, told_apart
 from .report import interval, percent
 from .runs import Run
 from .scene_baselines import GRID, MEAN_COLOUR
@@ -72,6 +72,18 @@ def _learning(run: Run) -> list[str]:
     return sentences
 
 
+def rank_note(made: Numbers) -> str:
+    """Why a Frechet distance's covariances have not full rank."""
+    if made["images"] <= made["num_features"]:
+        return f"fewer pictures than the {made['num_features']:,} features"
+    return f"the pictures' features span fewer than their {made['num_features']:,} dimensions"
+
+
+def with_masks(numbers: Numbers) -> int:
+    """How many of a split's scenes have a mask to be scored by."""
+    return numbers.get("samples_with_masks", numbers["samples"])
+
+
 def _level(numbers: Numbers, details: Numbers, split: str) -> str:
     if FOREGROUND not in numbers:
         return (
@@ -79,7 +91,7 @@ def _level(numbers: Numbers, details: Numbers, split: str) -> str:
             f"{percent(numbers['adjusted_rand_index'])}; no scene has an object, so there is no foreground ARI."
         )
     return (
-        f"On {numbers['samples']:,} {NAMES[split]} scenes foreground ARI is {percent(numbers[FOREGROUND])} (95\u00a0% "
+        f"On {with_masks(numbers):,} {NAMES[split]} scenes foreground ARI is {percent(numbers[FOREGROUND])} (95\u00a0% "
         f"interval {interval(numbers[f'{FOREGROUND}_interval'])}) and ARI over all pixels "
         f"{percent(numbers['adjusted_rand_index'])} ({interval(numbers['adjusted_rand_index_interval'])}); mean IoU of "
         f"the objects is {percent(numbers['foreground_mean_iou'])}. The median scene has foreground ARI "
@@ -104,7 +116,7 @@ def _against_grid(run: Run, split: str) -> list[str]:
     names = {"adjusted_rand_index": "ARI over all pixels", "foreground_mean_iou": "mean IoU of the objects"}
     gaps = {key: numbers[key] - numbers[f"{GRID}{key}"] for key in names}
     grid, gap = baselines["grid"], test["difference"]
-    sure = gap if test["p_value"] < SIGNIFICANT else 0.0
+    sure = gap if told_apart(test["p_value"], test["interval"]) else 0.0
     told = "" if sure else ", not told apart from it"
     beside = [
         f"in {name} ({percent(numbers[f'{GRID}{key}'])}) it is {points(gaps[key])} {_side(gaps[key])}"
@@ -122,6 +134,8 @@ def _verdict(sure: float, gaps: dict[str, float], names: dict[str, str]) -> str:
     """What the distances from the grid say; `sure` is that of the foreground ARI, 0 where it is not told from 0."""
     if sure < 0:
         first = "By foreground ARI these masks part the objects less well than rectangles that ignore the picture"
+    elif sure == 0:
+        first = "Foreground ARI leaves the background out; by it these masks are not told apart from such rectangles"
     elif sure <= HARDLY:
         first = "Foreground ARI leaves the background out, and by it these masks are hardly above such rectangles"
     else:
@@ -143,7 +157,7 @@ def _against_mean_colour(run: Run, split: str) -> list[str]:
         return []
     flat, error = numbers[f"{MEAN_COLOUR}reconstruction_mse"], numbers["reconstruction_mse"]
     gap = test["difference"]
-    if test["p_value"] >= SIGNIFICANT:
+    if not told_apart(test["p_value"], test["interval"]):
         verdict = f"not told apart from it ({p_text(test['p_value'])})"
     elif gap > 0:
         verdict = f"{gap:.1f} above it, worse than painting one colour ({p_text(test['p_value'])})"
@@ -167,7 +181,7 @@ def _others(numbers: Numbers, split: str) -> list[str]:
         overlap = bounds[0] <= mine[1] and mine[0] <= bounds[1]
         change = there[FOREGROUND] - here[FOREGROUND]
         sentences.append(
-            f"On {there['samples']:,} {NAMES[other]} scenes foreground ARI is {percent(there[FOREGROUND])} "
+            f"On {with_masks(there):,} {NAMES[other]} scenes foreground ARI is {percent(there[FOREGROUND])} "
             f"({interval(bounds)}), {points(change)} {'above' if change >= 0 else 'below'} {NAMES[split]}: the "
             f"intervals {'overlap' if overlap else 'do not overlap'}."
         )
@@ -179,10 +193,11 @@ def _gap(numbers: Numbers, split: str) -> list[str]:
     if split == "train" or f"{FOREGROUND}_interval" not in train or FOREGROUND not in held_out:
         return []
     gap = train[FOREGROUND] - held_out[FOREGROUND]
-    apart = train[f"{FOREGROUND}_interval"][0] > held_out[f"{FOREGROUND}_interval"][1]
+    one, other = train[f"{FOREGROUND}_interval"], held_out[f"{FOREGROUND}_interval"]
+    apart = one[0] > other[1] or one[1] < other[0]
     verdict = "more than the intervals explain" if apart else "which the intervals do not tell apart from no gap"
     return [
-        f"On {train['samples']:,} training scenes foreground ARI is {percent(train[FOREGROUND])}, {points(gap)} "
+        f"On {with_masks(train):,} training scenes foreground ARI is {percent(train[FOREGROUND])}, {points(gap)} "
         f"{'above' if gap >= 0 else 'below'} {NAMES[split]}, {verdict}; the loss is {train['loss']:.4f} against "
         f"{held_out['loss']:.4f}."
     ]
@@ -245,8 +260,7 @@ def _composition(made: Numbers | None) -> list[str]:
     beside = [f"{made['reconstruction']:.1f} for their own reconstructions"]
     if "train" in made:
         beside.append(f"{made['train']:.1f} for as many training pictures")
-    few = f" (fewer pictures than the {made['num_features']:,} features: all of these are larger for it)"
-    rank = "" if made["full_rank"] else few
+    rank = f" ({rank_note(made)}: all of these are larger for it)" if not made["full_rank"] else ""
     sentences.append(
         f"{made['images']:,} pictures composed of one slot of each cluster are at {made['metric']} "
         f"{made['value']:.1f} from as many {NAMES[made['split']]} pictures; {' and '.join(beside)}{rank}."

@@ -14,7 +14,6 @@ from .comparison import Column, Tests, labels_of, split_word
 from .composition import compose
 from .families import family_module
 from .frechet import EXTRACTORS
-from .observations import p_verdict
 from .options import Options
 from .paired_scores import Scores, against_best
 from .predictions import ScenePredictions, load_predictions
@@ -63,9 +62,7 @@ def _errors(runs: list[Run]) -> list[str]:
     scores = [None if p is None else Scores(p.ids[all_made], -p.squared_errors[all_made]) for p in stored]
     levels = [None if s is None else float(s.values.mean()) for s in scores]
     best, differences = against_best(labels_of(runs), scores, levels)
-    said = [
-        f"{d.label} has {d.mean:.1f} more ({d.low:.1f} to {d.high:.1f}, {p_verdict(d.p_value)})" for d in differences
-    ]
+    said = [f"{d.label} has {d.mean:.1f} more ({d.low:.1f} to {d.high:.1f}, {d.verdict})" for d in differences]
     return [
         f"On {int(all_made.sum()):,} {split_word(split)} scenes that all reconstructed, {best} has the lowest squared "
         f"error, {-max(level for level in levels if level is not None):.1f} a picture; {'; '.join(said)}."

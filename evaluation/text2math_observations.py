@@ -221,9 +221,10 @@ def _errors(details: Numbers, numbers: Numbers) -> list[str]:
         sentences.append(f"The operations most often put in another's place: {pairs}.")
     extra = numbers["execution_accuracy"] - numbers["exact_match"]
     if errors["alternatives"]:
+        side = "above" if extra >= 0 else "below"
         sentences.append(
-            f"Execution accuracy is {points(extra)} above exact match: {errors['alternatives']:,} predictions give the "
-            f"answer, to the checker's 2\u00a0%, by another program; {errors['reordered']:,} of them have the same "
+            f"Execution accuracy is {points(extra)} {side} exact match: {errors['alternatives']:,} predictions give "
+            f"the answer, to the checker's 2\u00a0%, by another program; {errors['reordered']:,} of them have the same "
             "steps with the arguments of a commutative operation in another order."
         )
     return sentences

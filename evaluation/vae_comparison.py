@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
-from .observations import p_verdict
 from .paired_scores import METHOD, Scores, against_best, no_outcomes, ranking_split, scenes_key
 from .program_store import read_entries
 from .runs import Run
@@ -49,9 +48,7 @@ def sentences(runs: list[Run], tests: Tests) -> list[str]:
     best, differences = against_best(labels_of(runs), scores, [number_of(run, split, "psnr") for run in runs])
     if not differences:
         return []
-    said = [
-        f"{d.label} by {d.mean:.2f}\u00a0dB ({d.low:.2f} to {d.high:.2f}, {p_verdict(d.p_value)})" for d in differences
-    ]
+    said = [f"{d.label} by {d.mean:.2f}\u00a0dB ({d.low:.2f} to {d.high:.2f}, {d.verdict})" for d in differences]
     return [f"Picture by picture {best} has the higher PSNR than {'; '.join(said)}: {METHOD}."]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .figures import series
 from .report import percent
 from .runs import Run
-from .scene_observations import NAMES, close_split
+from .scene_observations import NAMES, close_split, rank_note
 
 EVEN = 0.5  # perplexity over codes in use from which they count as evenly used
 Numbers = dict[str, Any]
@@ -129,9 +129,8 @@ def _distance(entry: Numbers | None) -> list[str]:
     if "value" not in entry:
         return [f"The distance of reconstructions was not computed: {entry['unavailable']}."]
     beside = f"; {entry['train']:.1f} for as many training pictures" if "train" in entry else ""
-    rank = (
-        "" if entry["full_rank"] else f" (fewer pictures than the {entry['num_features']:,} features: both are larger)"
-    )
+    larger = "both are" if "train" in entry else "it is"
+    rank = "" if entry["full_rank"] else f" ({rank_note(entry)}: {larger} larger for it)"
     return [
         f"{entry['images']:,} reconstructions are at {entry['metric']} {entry['value']:.1f} from their pictures"
         f"{beside}{rank}. In the same features a picture and its reconstruction differ by "

@@ -1,6 +1,7 @@
 """Finding files and classes, carving splits, unpacking archives."""
 
 import io
+import os
 import tarfile
 
 import pytest
@@ -21,6 +22,19 @@ def touch(root, *paths):
 @given(st.lists(st.integers(0, 10**9), min_size=2, unique=True))
 def test_natural_sort_is_numeric(numbers):
     assert sorted((f"class{n}" for n in numbers), key=natural_key) == [f"class{n}" for n in sorted(numbers)]
+
+
+def test_links_inside_a_class_are_followed_and_names_are_utf_8(tmp_path):
+    touch(tmp_path / "elsewhere", "3.png", "4.png")
+    touch(tmp_path / "birds", "a/1.png", "b/2.png")
+    (tmp_path / "birds" / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    _, classes, files = list_images(tmp_path / "birds")
+    assert classes == ["a", "b"]
+    assert [file.path for file in files] == ["a/1.png", "a/more/3.png", "a/more/4.png", "b/2.png"]
+    touch(tmp_path / "birds", os.fsdecode(b"b/caf\xe9.png"))
+    with pytest.raises(DataError, match=r"caf.udce9.png' is not UTF-8: rename it"):
+        list_images(tmp_path / "birds")
 
 
 def test_natural_sort_of_mixed_names():

@@ -151,3 +151,12 @@ def test_report_prints_few_lines_and_survives_the_disk(tmp_path):
 
 def test_report_of_nothing():
     assert "0 images" in str(AuditReport())
+
+
+def test_pictures_that_all_look_alike_are_compared_a_few_pairs_at_a_time(monkeypatch):
+    hashes = np.zeros(60, dtype=np.uint64)
+    thumbnails = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    thumbnails[30:] = thumbnails[:30]
+    monkeypatch.setattr("data.image_folder_audit.COMPARED_AT_ONCE", 7)  # 900 pairs pass by their hash
+    got = near_pairs(hashes[:30], thumbnails[:30], hashes[30:], thumbnails[30:])
+    assert sorted(map(tuple, got.tolist())) == [(i, i) for i in range(30)]

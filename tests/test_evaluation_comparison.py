@@ -1,4 +1,7 @@
+import dataclasses
+
 import numpy as np
+import pytest
 from test_evaluation_observations import NAMES, predictions, text
 from trained_run import history
 
@@ -6,6 +9,7 @@ from evaluation import comparison
 from evaluation.predictions import Predictions, save_predictions
 from evaluation.runs import Run
 from evaluation.scores import score
+from evaluation.statistics import holm
 
 
 def make(tmp_path, name: str, predicted: Predictions, accuracies=(0.2, 0.5), batch: int = 32, **config) -> Run:
@@ -49,6 +53,52 @@ def test_nothing_is_bold_across_different_data(tmp_path):
     assert "different data" in observe(runs)
     assert "different data" in comparison.results_table(runs, tmp_path).caption
     assert "different data" not in comparison.results_table(runs[:1], tmp_path).caption
+    runs[1].recipe["data"] = {"image_size": 32, "seed": 1}  # other pictures, though their ids and labels are the same
+    assert comparison.paired_tests(runs) == {}
+    said = observe(runs)
+    assert (
+        "different data" in said and "is reached" not in said and "An epoch" not in said and "same images" not in said
+    )
+
+
+def test_nothing_is_bold_in_a_column_of_numbers_on_different_counts(tmp_path):
+    runs = [make(tmp_path, "a", predictions(0.9, 0.9)), make(tmp_path, "b", predictions(0.5, 0.5))]
+    rules = comparison.rules_of(runs)
+    counted = comparison.Column("Val loss", "val", "loss", min, share=False, basis=lambda run, split: run.name)
+    rules = dataclasses.replace(rules, columns=(*rules.columns[:1], counted))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "rules_of", lambda runs: rules)
+        rows = comparison.results_table(runs, tmp_path).rows
+    assert rows[0][1].best and not rows[0][2].best and not rows[1][2].best
+
+
+def test_equal_runs_and_ties_are_said_as_such(tmp_path):
+    same = [make(tmp_path, name, predictions(0.9, 0.9)) for name in ("a", "b")]
+    assert observe(same).startswith("All 2 runs have a validation accuracy of 86.0")
+    assert "is reached by a, b, in epoch 2." in observe(same)
+    third = make(tmp_path, "c", predictions(0.9, 0.9), accuracies=(0.5, 0.5))
+    assert "is reached first by c, in epoch 1, and last by a, b, in epoch 2." in observe([*same, third])
+
+
+def test_p_values_are_corrected_for_all_pairs_of_runs(tmp_path):
+    runs = [make(tmp_path, name, predictions(0.6, 0.9, seed=i)) for i, name in enumerate("abcd")]
+    tests = comparison.paired_tests(runs)
+    best = comparison.best_of(runs)
+    pairs = sorted(pair for pair in tests if pair[0] < pair[1])
+    expected = dict(zip(pairs, holm([tests[pair].p_value for pair in pairs]), strict=True))
+    found = {j: p for j, _, p in comparison._against_best(runs, tests)}
+    assert len(pairs) == 6 and found == {j: expected[min(best, j), max(best, j)] for j in range(4) if j != best}
+
+
+def test_the_gap_between_train_and_validation_has_a_sign(tmp_path):
+    runs = [make(tmp_path, name, predictions(0.8, 0.9)) for name in ("a", "b")]
+    for run, gap in zip(runs, (0.026, -0.041), strict=True):
+        run.metrics["metrics"]["train"] = {"accuracy": run.metrics["metrics"]["val"]["accuracy"] + gap}
+    said = observe(runs).replace("\u00a0", " ")
+    assert (
+        "Accuracy on train less that on validation is largest for a (2.6 points) and smallest for b (-4.1 points)"
+        in said
+    )
 
 
 def test_differences_are_called_real_only_where_the_paired_test_says_so(tmp_path):

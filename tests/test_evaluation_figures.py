@@ -84,3 +84,8 @@ def test_reliability_draws_every_bin():
     top, bottom = figures.reliability(bins, 0.2).axes
     assert "0.200" in top.get_title(loc="left")
     assert bottom.patches[0].get_height() == 3
+
+
+def test_dollars_in_names_are_no_formulas():
+    figure = figures.confusion_matrix(np.eye(2, dtype=int), ["$a_$", r"x$\foo$"])
+    assert "$a_$" in figures.to_svg(figure, "a matrix")

@@ -173,6 +173,8 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     for word in ("parameters", "memory a step", "at batch 8\n", "expected"):
         assert word in said
     assert re.search(r"steps +112\n", said)  # 14 epochs of 64 / 8
+    share = ["--eval_strategy", "steps", "--eval_steps", "0.25"]  # of all steps
+    assert train.main(["--model", "resnet", "--dry-run", *share, *small]) == 0
     assert train.main(["--model", "resnet", "--dry-run", "--gradient_accumulation_steps", "3", *small]) == 0
     said = capsys.readouterr().out
     assert "at batch 8 times 3\n" in said and re.search(r"steps +42\n", said)  # 3, 3 and 2 batches an epoch

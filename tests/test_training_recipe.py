@@ -155,3 +155,13 @@ def test_overrides_reach_their_group_by_name_alias_and_full_name():
 def test_wrong_overrides_say_what_to_write(arguments, message):
     with pytest.raises(RunError, match=message):
         apply_overrides(Recipe("resnet", "x"), arguments, KNOWN)
+
+
+@pytest.mark.parametrize("text", ["/data/birds #2", "/data/a: b", "2024-01-01", "~/x", "a, b", "n0,n1"])
+def test_texts_of_the_command_line_stay_as_they_are(text):
+    assert parse_value(text) == text
+
+
+def test_other_values_of_the_command_line_are_read_as_yaml():
+    texts = ["1e-4", "3", "true", "null", "[64, 32]", "{gate: 3.0}", '"12"']
+    assert [parse_value(text) for text in texts] == [1e-4, 3, True, None, [64, 32], {"gate": 3.0}, "12"]

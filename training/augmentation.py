@@ -45,10 +45,9 @@ class ImageAugmentation:
             raise RunError(f"training.train_size must be an integer of at least 8, not {self.train_size!r}")
         if type(self.crop_padding) is not int or self.crop_padding < 0:
             raise RunError(f"training.crop_padding must be an integer of 0 or more, not {self.crop_padding!r}")
-        if self.crop_area is not None:
-            low, high = self.crop_area
-            if not 0 < low <= high <= 1:
-                raise RunError(f"training.crop_area must be [low, high] within (0, 1], not {list(self.crop_area)}")
+        area = self.crop_area
+        if area is not None and (len(area) != 2 or not 0 < area[0] <= area[1] <= 1):
+            raise RunError(f"training.crop_area must be [low, high] within (0, 1], not {list(area)}")
         for name in ("color_jitter", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RunError(f"training.{name} must be in [0, 1], not {getattr(self, name)}")

@@ -46,11 +46,16 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """One value from the command line, read as YAML: numbers, booleans, null, lists and mappings."""
+    """One value from the command line, read as YAML: numbers, booleans, null, [lists], {mappings} and "quoted text".
+
+    Everything else is the text as it stands: a path may hold ` #` or `: `, or look like a date.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader subclass
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader subclass
     except yaml.YAMLError:
         return text
+    wanted = {"[": list, "{": dict, '"': str, "'": str}.get(text.lstrip()[:1], int | float | None)
+    return value if isinstance(value, wanted) else text
 
 
 @dataclass

@@ -217,6 +217,9 @@ class FamilyTrainer(Trainer):
 
     def evaluation_loop(self, *args, **kwargs):
         with self.averaged_weights():
+            if self.args.world_size > 1:  # running statistics differ from process to process; the first one's are saved
+                for buffer in self.model.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
             return super().evaluation_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
