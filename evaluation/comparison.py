@@ -407,7 +407,8 @@ def _overfitting(runs: list[Run]) -> list[str]:
     if len(gaps) < 2:
         return []
     least, most = min(gaps), max(gaps)
+    name = rules.metric_name[:1].upper() + rules.metric_name[1:]
     return [
-        f"{rules.metric_name.capitalize()} on train less that on {split_word(split)} is largest for {most[1]} "
+        f"{name} on train less that on {split_word(split)} is largest for {most[1]} "
         f"({signed_points(most[0])}) and smallest for {least[1]} ({signed_points(least[0])})."
     ]
