@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.scene_archive import DAMAGED
+
 from .runs import RunError, write_atomically
 
 FILE_NAME = "predictions.npz"
-# What numpy, zipfile and zlib answer to an archive with wrong bytes in it.
-DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError)
-DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 @dataclass

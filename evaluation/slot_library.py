@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.cluster import KMeans
 
+from data.scene_archive import DAMAGED
 from training.augmentation import sample_generator
 
-from .predictions import DAMAGED
 from .runs import RunError, write_atomically
 
 FILE_NAME = "slot_library.npz"

@@ -49,3 +49,8 @@ def training_inputs(model: SlotDiffusionModel, batch: int = 3, seed: int = 5) ->
     if fields.slot_config.slot_init == "sampled":
         inputs["slot_noise"] = torch.randn(batch, fields.num_slots, fields.slot_size, generator=generator)
     return inputs
+
+
+def slots_for(count: int, slots: int = 3, seed: int = 0) -> torch.Tensor:
+    """Slots [count, slots, 8] of the small model."""
+    return torch.randn(count, slots, 8, generator=torch.Generator().manual_seed(seed))

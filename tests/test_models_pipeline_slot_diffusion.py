@@ -18,16 +18,12 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_slot_diffusion import build, images
+from small_slot_diffusion import build, images, slots_for
 from transformers import BitImageProcessor
 
 from models import SlotDiffusionPipeline, SlotUNetModel
 
 QUIET = {"progress_bar": False}
-
-
-def slots_for(count: int, slots: int = 3, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, slots, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def noise_of(seed: int, stream: int, sample_id: int) -> torch.Generator:
@@ -368,64 +364,3 @@ def test_a_folder_that_lacks_weights_does_not_load(part, how, tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path}: .*{re.escape(names[0])}.*take another copy") as caught:
         SlotDiffusionPipeline.from_pretrained(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
-
-
-# --- Bad input --------------------------------------------------------------------------------------------------------
-
-
-def spoiled(count: int) -> torch.Tensor:
-    slots = slots_for(count)
-    slots[1, 0, 0] = float("nan")
-    return slots
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "give either slots or image"),
-        ({"slots": slots_for(2), "image": images()}, "give either slots or image"),
-        ({"slots": spoiled(3)}, r"slots hold values that are not finite .* first in sample 1"),
-        ({"slots": torch.zeros(2, 3, 9)}, r"slots have shape \[2, 3, 9\]: they must be \[N, K, 8\]"),
-        ({"slots": torch.zeros(2, 8)}, r"slots have shape \[2, 8\]"),
-        ({"slots": torch.zeros(0, 3, 8)}, r"slots have shape \[0, 3, 8\]"),
-        ({"slots": slots_for(2), "num_slots": 4}, r"num_slots=4, but the slots given are 3"),
-        ({"image": images(2, 32)}, r"image has shape \[2, 3, 32, 32\]: it must be \[N, 3, 16, 16\]"),
-        ({"image": images() * float("inf")}, "image hold values that are not finite"),
-        ({"image": images() * float("nan")}, "image hold values that are not finite"),
-        ({"image": images() * 127.5 + 127.5}, r"image holds .* to 25\d.*: it must be .*\[-1, 1\]; divide .* by 127.5"),
-        ({"image": images().abs() - 1.1}, r"image holds .*from -1.0.*\[-1, 1\]"),
-        ({"image": (images() * 127 + 127).byte()}, r"image holds torch.uint8 from 0 to 25\d.*must be floating point"),
-        ({"image": torch.ones(1, 3, 16, 16, dtype=torch.uint8)}, "image holds torch.uint8 from 1 to 1: "),
-        ({"image": images(), "num_slots": -1}, "num_slots=-1 is not possible: it must be an integer of at least 1"),
-        ({"image": images(), "num_slots": 0}, "num_slots=0 is not possible"),
-        ({"slots": [[[1.0], [2.0, 3.0]]]}, r"slots must be numbers \[N, K, slot_size\]"),
-        ({"slots": "slots"}, "slots must be numbers"),
-        ({"slots": np.zeros((2, 3, 9))}, r"slots have shape \[2, 3, 9\]"),
-        ({"image": []}, "image must be a tensor"),
-        ({"image": "picture.png"}, "image must be a tensor"),
-        ({"slots": slots_for(2), "num_inference_steps": 0}, r"num_inference_steps=0 .* from 1 to 30"),
-        ({"slots": slots_for(2), "num_inference_steps": 31}, r"num_inference_steps=31 .* from 1 to 30"),
-        ({"slots": slots_for(2), "num_inference_steps": 2.5}, r"num_inference_steps=2.5 "),
-        ({"slots": slots_for(2), "num_inference_steps": 0, "scheduler": "ddim"}, "num_inference_steps=0"),
-        ({"slots": slots_for(2), "scheduler": "euler"}, r"scheduler='euler' .* ddpm, ddim, dpmsolver\+\+"),
-        ({"slots": slots_for(2), "batch_size": 0}, "batch_size=0"),
-        ({"slots": slots_for(2), "output_type": "np"}, "output_type='np'"),
-        ({"slots": slots_for(2), "seed": -1}, r"seed=-1 .* \[0, 2\^63\)"),
-        ({"slots": slots_for(2), "seed": 1.5}, r"seed=1.5"),
-        ({"slots": slots_for(2), "sample_ids": [1]}, "1 sample_ids for 2 samples"),
-        ({"slots": slots_for(2), "sample_ids": [1, -1]}, r"sample_ids has -1"),
-        ({"slots": slots_for(2), "latents": torch.zeros(2, 3, 8, 8)}, r"latents have shape .* \[2, 3, 4, 4\]"),
-    ],
-)
-def test_bad_input_is_one_clear_error(short, arguments, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        short(**arguments, **QUIET)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_damaged_weights_are_named():
-    model = build()
-    with torch.no_grad():
-        model.unet.conv_out.bias[0] = float("nan")
-    with pytest.raises(ValueError, match="the latent of sample id 7 is not finite: the UNet's weights are damaged"):
-        SlotDiffusionPipeline(model)(slots_for(1), sample_ids=[7], num_inference_steps=2, **QUIET)

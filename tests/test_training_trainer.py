@@ -261,6 +261,17 @@ def test_an_average_of_weights_and_sharded_weights_do_not_go_together(task, tmp_
         task(ema_decay=0.9)
 
 
+def test_several_processes_evaluate_the_running_statistics_of_the_first(task, tmp_path, monkeypatch):
+    t = task(precision="fp32")
+    trainer = build_trainer(t, t.build_model(), tmp_path / "run")
+    monkeypatch.setattr("training.arguments.RunArguments.world_size", property(lambda self: 2))
+    monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, src: tensor.fill_(7 + src))  # of the first one
+    seen = []
+    monkeypatch.setattr("transformers.Trainer.evaluation_loop", lambda self: seen.extend(self.model.buffers()))
+    trainer.evaluation_loop()
+    assert len(seen) > 2 and all((buffer == 7).all() for buffer in seen)
+
+
 def test_one_process_with_several_gpus_is_refused(task, monkeypatch):
     monkeypatch.setattr("training.arguments.RunArguments.n_gpu", property(lambda self: 2))
     with pytest.raises(RunError, match=r"one process sees 2 GPUs: .*--multi_gpu"):
