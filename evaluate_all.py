@@ -1,6 +1,7 @@
 """Evaluate trained runs: numbers, figures, galleries, a report in one HTML file, and a model card, for each of them.
 
     python evaluate_all.py                                   # every finished run below runs/, runs/report/index.html
+    python evaluate_all.py --runs FOLDER                     # the same below another folder
     python evaluate_all.py runs/resnet/birds6                # one run
     python evaluate_all.py runs/resnet/normalization         # a study: each run, and comparison.html beside them
     python evaluate_all.py RUN1 RUN2 --out runs/comparison   # any runs, compared in one place
@@ -19,8 +20,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed lies in the run folder
-
+import huggingface_hub.constants
 from transformers.utils import logging
 
 from evaluation.checker import PREDICTIONS, check_run
@@ -32,8 +32,6 @@ from evaluation.pipeline import compare, evaluate_run
 from evaluation.publishing import publish
 from evaluation.runs import RunError, find_runs, is_finished, load_run
 from evaluation.study_page import publish_studies
-
-RUNS = Path("runs")
 
 
 def gather(paths: list[Path], failures: list[str]) -> list[Path]:
@@ -144,7 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it all; returns 0, or 1 where anything failed."""
     options = parse_arguments(arguments, __doc__)
     everything = not options.paths
-    options.paths = options.paths or [RUNS]
+    options.paths = options.paths or [options.runs]
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # all but Inception's weights lies in the run folders
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     failures: list[str] = []
@@ -154,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_each(done, options.checker, failures)
     if everything and done:
         try:
-            print(write_front_page(done, options.out or RUNS / "report"), flush=True)
+            print(write_front_page(done, options.out or options.runs / "report"), flush=True)
         except (RunError, OSError) as error:
             report_failure(error, failures)
     if options.publish:

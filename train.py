@@ -22,7 +22,7 @@ from evaluation.card import write_card
 from training.dry_run import measure
 from training.errors import RunError, Terminated
 from training.recipe import Recipe, apply_overrides, load_recipe, study_recipes
-from training.run import build_trainer, execute
+from training.run import build_trainer, check_batch, execute
 from training.tasks import TASKS, Task, task_class
 
 WAITED_FOR = timedelta(hours=6)
@@ -56,7 +56,7 @@ def gather_recipes(options: argparse.Namespace, overrides: list[str]) -> list[Re
             say(f"NO RECIPE GIVEN: training {options.model} for minutes on EMBEDDED data ({options.recipe.name}).")
         say("Use --recipe for a real experiment.")
     recipes = study_recipes(options.recipe) if options.recipe.is_dir() else [load_recipe(options.recipe)]
-    if options.name:
+    if options.name is not None:
         if len(recipes) > 1:
             raise RunError("--name goes with one recipe, not with a study; the runs of a study have their files' names")
         recipes[0].name = options.name
@@ -73,7 +73,7 @@ def gather_recipes(options: argparse.Namespace, overrides: list[str]) -> list[Re
 
 def build_task(recipe: Recipe, overrides: list[str]) -> Task:
     """The recipe's task with the command line's overrides applied and every field checked."""
-    family = task_class(recipe.model_family)
+    family = task_class(recipe.model_family, recipe.source)
     apply_overrides(recipe, overrides, family.known_fields(), family.aliases)
     return family(recipe)
 
@@ -86,6 +86,7 @@ def train_one(task: Task, options: argparse.Namespace, overwrite: bool) -> None:
         train_one(build_task(recipe, []), options, overwrite=False)
     if options.dry_run:
         task.rehearsal = True
+        check_batch(task)
         with tempfile.TemporaryDirectory() as scratch:
             say(f"{task.recipe.name}\n{measure(build_trainer(task, task.build_model(), Path(scratch)))}")
         return

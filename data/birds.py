@@ -28,7 +28,7 @@ from .image_rows import in_order, prepared
 from .split_store import save_splits, write_rows
 
 # Part of every cache's key: raise it when decoding, resizing or the layout of the cache changes.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 
 @dataclass

@@ -198,7 +198,10 @@ def load_clevrtex(fields: ClevrtexData, need: Iterable[str] = ("train", "val")) 
     folder = _built(fields)
     dataset = DatasetDict.load_from_disk(str(folder / "splits"))
     if missing := [split for split in need if split not in dataset]:
-        raise DataError(f"{fields.path or 'the drawn data'} has no {missing[0]} split, only {', '.join(dataset)}")
+        have = f"no {missing[0]} split, only {', '.join(dataset)}"
+        if fields.path is None:
+            raise DataError(f"the drawn data have {have}: set num_{missing[0]} to at least 1")
+        raise DataError(f"{fields.path} has {have}")
     if skipped := _left_out(folder):
         kept = sum(map(len, dataset.values()))
         message = "%s: %d left out, such as %s (%s); %d scenes kept"

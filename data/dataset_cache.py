@@ -29,7 +29,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(files)}
 
 
-def is_valid(folder: Path, description: dict, *, check_sizes: bool = True) -> bool:
+def is_valid(folder: Path, description: dict) -> bool:
     """Whether `folder` was finished for exactly this description, and its files still have their sizes."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -37,7 +37,7 @@ def is_valid(folder: Path, description: dict, *, check_sizes: bool = True) -> bo
         return False
     if not isinstance(manifest, dict) or manifest.get("description") != json.loads(json.dumps(description)):
         return False
-    return not check_sizes or manifest.get("files") == _sizes(folder)
+    return manifest.get("files") == _sizes(folder)
 
 
 def _sync(path: Path) -> None:
@@ -59,18 +59,18 @@ def _seal(folder: Path, description: dict) -> None:
     _sync(folder)
 
 
-def built(folder: Path, description: dict, build: Callable[[Path], None], *, check_sizes: bool = True) -> Path:
+def built(folder: Path, description: dict, build: Callable[[Path], None]) -> Path:
     """Returns `folder`, calling `build(empty folder)` first unless it is valid for `description`.
 
     A folder built for another description (the data have changed since) is replaced. Whatever `build` raises leaves
     neither a new folder nor a staging folder behind; an older valid folder stays until the new one is complete.
     """
-    if is_valid(folder, description, check_sizes=check_sizes):
+    if is_valid(folder, description):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging, retired = (folder.with_name(f"{folder.name}.{word}") for word in ("building", "retired"))
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if is_valid(folder, description, check_sizes=check_sizes):  # another process built it while we waited
+        if is_valid(folder, description):  # another process built it while we waited
             return folder
         for leftover in (staging, retired):  # of a process that was killed: we hold the lock, so nobody uses them
             shutil.rmtree(leftover, ignore_errors=True)

@@ -101,7 +101,9 @@ def read_file(path: Path) -> bytes:
     """The content of a regular file of at most MAX_FILE_BYTES. Raises `BadImage` with the reason."""
     try:
         if not path.is_file():
-            raise BadImage("not a regular file")
+            raise BadImage(
+                "no such file" if not path.exists() else "a folder" if path.is_dir() else "not a regular file"
+            )
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise BadImage(f"file of {size >> 20} MiB, more than {MAX_FILE_BYTES >> 20}")
         return path.read_bytes()

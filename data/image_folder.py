@@ -93,8 +93,9 @@ def _list_class(root: Path, class_folder: Path, split: str | None) -> list[Image
 def list_images(folder: Path) -> tuple[Path, list[str], list[ImageFile]]:
     """Finds the files of a data folder.
 
-    Returns (root, class names, files), both in natural order. Classes are the subfolders of `train` where there are
-    split folders, else the subfolders of the root. Raises `DataError` on a missing or empty folder, a class without a
+    Returns (root, class names, files), both in natural order, the files split by split, so that a test folder that
+    comes later leaves the places of the others. Classes are the subfolders of `train` where there are split folders,
+    else the subfolders of the root. Raises `DataError` on a missing or empty folder, a class without a
     file, and a class of val or test that train does not know.
     """
     root = find_root(folder)
@@ -122,7 +123,8 @@ def list_images(folder: Path) -> tuple[Path, list[str], list[ImageFile]]:
             raise DataError(f"{split_folders[split]} has {len(unknown)} class folders that train has not: {shown}")
     if len(names) < 2:
         raise DataError(f"{root} holds only the class {names.pop()!r}: a classifier needs two or more class folders")
-    return root, sorted(names, key=natural_key), sorted(files, key=lambda file: natural_key(file.path))
+    ordered = sorted(files, key=lambda file: (SPLITS.index(file.split or "train"), natural_key(file.path)))
+    return root, sorted(names, key=natural_key), ordered
 
 
 def assign_splits(files: list[ImageFile], val_fraction: float, test_fraction: float, seed: int) -> dict[str, str]:
@@ -181,4 +183,8 @@ def extract_tar(archive: Path, target: Path) -> None:
     except tarfile.FilterError as error:
         raise DataError(f"{archive} holds an unsafe member ({error}): repack it with relative paths") from error
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{archive} is not a readable tar file ({str(error).partition(chr(10))[0]})") from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise DataError(
+            f"{archive} is not a readable tar file ({reason}): give `path` a folder with a folder for each class, or a "
+            ".tar of one"
+        ) from error

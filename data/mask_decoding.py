@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .image_decoding import MAX_PIXELS, BadImage, read_file
 
@@ -34,6 +34,8 @@ def decode_mask(content: bytes, coding: str = "auto") -> np.ndarray:
             return _ids(image, coding)
     except BadImage:
         raise
+    except UnidentifiedImageError:
+        raise BadImage("not an image that Pillow can identify") from None
     except Exception as error:  # a damaged file reaches deep into Pillow's decoders, which answer with anything
         raise BadImage(f"unreadable ({type(error).__name__}: {error})") from error
 

@@ -123,7 +123,13 @@ def split_scenes(scenes: list[SceneFiles], val_fraction: float, test_fraction: f
         return _published_splits([(match.group(1), int(match.group(2))) for match in originals])
     images = [scene.image for scene in scenes]
     pool = [ImageFile(file.path, "pictures", None, file.num_bytes, file.mtime_ns) for file in images]
-    assigned = assign_splits(pool, val_fraction, test_fraction, seed)
+    try:
+        assigned = assign_splits(pool, val_fraction, test_fraction, seed)
+    except DataError:  # which speaks of classes
+        raise DataError(
+            f"too few pictures ({len(pool)}) to carve val_fraction {val_fraction} and test_fraction {test_fraction} "
+            "from: add pictures, or lower the fractions (a val_fraction of 1 makes everything val)"
+        ) from None
     return [assigned[file.path] for file in images]
 
 

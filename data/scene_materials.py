@@ -327,11 +327,10 @@ def textured_material(rng: np.random.Generator, size: float, name: str | None = 
     return _made(name, controls, dice, features, angle, 0.65 + 0.35 * dice())
 
 
-def textured_ground(rng: np.random.Generator, name: str | None = None) -> Material:
+def textured_ground(rng: np.random.Generator) -> Material:
     """A patterned floor, with features of about half a unit length and quieter contrasts than the objects'."""
     dice = _dice(rng)
-    drawn = _one_of(GROUNDS, dice())
-    name = name or drawn
+    name = _one_of(GROUNDS, dice())
     muted = [family for family in KINDS[name].families if family in MUTED] or MUTED
     controls = family_colours(_one_of(muted, dice()), dice)
     contrast = (0.25 if name in _LOUD else 0.45) + 0.35 * dice()

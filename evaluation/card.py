@@ -14,9 +14,9 @@ from training.portable import portable_command
 
 from . import figures
 from .families import family_module
-from .report import NO_VALUE, duration, interval, percent
+from .report import NO_VALUE, interval, percent
 from .runs import Run, load_run, write_atomically
-from .sections import settings_rows
+from .sections import settings_rows, training_rows
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "model_cards"
 TEMPLATE = TEMPLATES / "template.md"
@@ -106,7 +106,7 @@ def card_text(run: Run, analysis: str = "", loading: str = "code", folder: str |
         observations=run.evaluation.get("observations") or [],
         analysis=analysis,
         settings=settings_rows(run),
-        training=_training(run),
+        training=training_rows(run),
         command=portable_command(shlex.split(run.training.get("command") or "")),
         pictures={k: v for k, v in content.pictures.items() if (run.folder / "figures" / k).is_file()},
         curves="figures/curves.png" if (run.folder / "figures" / "curves.png").is_file() else None,
@@ -178,14 +178,3 @@ def _value(key: str, numbers: dict[str, Any], share: bool) -> str:
     if share:
         return f"{percent(value)} ({interval(bounds)})" if bounds else percent(value)
     return f"{value:.3f}"
-
-
-def _training(run: Run) -> list[tuple[str, str]]:
-    facts = {key: value for key, value in run.training.items() if value is not None and key != "command"}
-    return [
-        (
-            key.replace("_", " "),
-            duration(value) if key == "seconds" else f"{value:,}" if type(value) is int else f"{value}",
-        )
-        for key, value in facts.items()
-    ]

@@ -393,7 +393,7 @@ def _speed(runs: list[Run]) -> list[str]:
 def _at(epoch: float, reached: list[tuple[float, str]]) -> str:
     """The runs that reached it in this epoch."""
     labels = [label for when, label in reached if when == epoch]
-    return f"{', '.join(labels)}, in epoch {epoch:g}"
+    return f"{', '.join(labels)}, in epoch {epoch:.3g}"
 
 
 def _overfitting(runs: list[Run]) -> list[str]:

@@ -16,8 +16,7 @@ from training.slot_noise import EVALUATION_STREAM
 from .loading import exact
 from .options import Options
 from .runs import Run
-from .scene_model import ROOT, SceneModel, Segmentation, picture_id
-from .sources import with_imports
+from .scene_model import SceneModel, Segmentation, picture_id
 
 SCHEDULER, STEPS = "dpmsolver++", 20  # how pictures are sampled where nothing else is said
 OTHER_SPLITS = 64  # scenes reconstructed of the splits that are not looked at closely
@@ -39,11 +38,6 @@ class DiffusionSceneModel(SceneModel):
     """
 
     model_class = SlotDiffusionModel
-    code = (
-        *with_imports([ROOT / "models" / "pipeline_slot_diffusion.py"]),
-        ROOT / "training" / "slot_noise.py",
-        ROOT / "training" / "diffusion_noise.py",
-    )
 
     def __init__(self, run: Run, options: Options) -> None:
         super().__init__(run, options)

@@ -30,7 +30,7 @@ A family `x` (the `model_family` of a recipe) is four modules of this folder. Ev
 Families of one task can be laid side by side, see `SIDE_BY_SIDE`: the module named there has `RULES`, `PANELS`, and
 `sections(runs, options)`, what a page of several families shows besides numbers.
 
-Adding a family means these four modules and its name in `FAMILIES`.
+Adding a family means these four modules, its name in `FAMILIES`, and its model's files in `sources.MODEL_CODE`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .runs import Run, RunError
-from .sources import with_imports
+from .sources import model_code, with_imports
 
 FAMILIES = {  # in the order of the front page, and what they are called there
     "resnet": "ResNet",
@@ -80,8 +80,8 @@ def shared_module(families: set[str]) -> ModuleType:
 
 def source_files(family: str) -> list[Path]:
     """The Python files whose change makes an evaluation of the family out of date: its modules, what they import here,
-    and the metrics."""
+    its model, and the metrics."""
     here = Path(__file__).parent
     own = [here / f"{family}{part}.py" for part in ("", "_report", "_card", "_comparison")]
     metrics = sorted((here.parent / "metrics").rglob("*.py"))
-    return [*with_imports([here / "pipeline.py", *own]), *metrics]
+    return [*with_imports([here / "pipeline.py", *own]), *model_code(family), *metrics]

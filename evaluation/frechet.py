@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 import metrics
 from metrics.bootstrap import interval
+
+logger = logging.getLogger(__name__)
 
 EXTRACTORS = ("inception", "efficientnet_lite0")  # the first whose weights are at hand
 
@@ -20,7 +23,8 @@ def first_metric() -> tuple[Any, list[str]]:
     for name in EXTRACTORS:
         try:
             return metrics.load("frechet_distance", config_name=name), missing
-        except (FileNotFoundError, ImportError):  # each says how to get the weights; here the next one will do
+        except (FileNotFoundError, ImportError) as error:  # which says how to get the weights; the next one will do
+            logger.warning("%s", error)
             missing.append(name)
     return None, missing
 

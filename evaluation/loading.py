@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,32 @@ def device_of(name: str) -> torch.device:
 def exact() -> AbstractContextManager:
     """Float32 as it stands: no TF32 on GPUs that would round to it."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def recipe_data(run: Run, known: type) -> Any:
+    """The recipe's group `data` as the dataclass `known`. RunError for a field that it does not have, and for a value
+    that it refuses."""
+    given = dict(run.recipe.get("data") or {})
+    unknown = sorted(set(given) - {field.name for field in fields(known)})
+    if unknown:
+        raise RunError(
+            f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
+        )
+    try:
+        return known(**given)
+    except ValueError as error:
+        raise RunError(f"{run.folder / 'recipe.yaml'}: {error}") from None
+
+
+def splits_there(run: Run, load: Callable[[Run], Mapping[str, Any]]) -> list[str] | None:
+    """The splits of a user's own data, to which one may have been added; of data that are not at hand those of the last
+    evaluation, and None of this project's own, whose splits the recipe says."""
+    if run.is_generated:
+        return None
+    try:
+        return sorted(load(run))
+    except (OSError, ValueError):
+        return run.evaluation.get("data_splits")
 
 
 def first_line(error: BaseException) -> str:

@@ -122,7 +122,7 @@ def observe_history(history: pd.DataFrame, metric: str = "accuracy", name: str =
     sentences = []
     if accuracy[best] > accuracy[-1]:
         sentences.append(
-            f"Validation {name} peaked at epoch {epochs[best]:g} with {percent(accuracy[best])}; the last epoch "
+            f"Validation {name} peaked at epoch {epochs[best]:.3g} with {percent(accuracy[best])}; the last epoch "
             f"({epochs[-1]:g}) is {points(accuracy[best] - accuracy[-1])} lower."
         )
     else:
@@ -148,7 +148,7 @@ def observe_history(history: pd.DataFrame, metric: str = "accuracy", name: str =
             kept = accuracy[-1] >= accuracy[lowest] if len(loss) == len(accuracy) else False
             meaning = f" while {name} did not fall: the model grew overconfident" if kept else ""
             sentences.append(
-                f"Validation loss was lowest at epoch {loss_epochs[lowest]:g} ({loss[lowest]:.3f}), at the "
+                f"Validation loss was lowest at epoch {loss_epochs[lowest]:.3g} ({loss[lowest]:.3f}), at the "
                 f"last it is {loss[-1]:.3f}{meaning}."
             )
     return sentences

@@ -76,7 +76,8 @@ def parse_arguments(arguments: list[str] | None, description: str) -> argparse.N
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("paths", nargs="*", type=Path, help="runs or folders of runs (default: runs)")
+    parser.add_argument("paths", nargs="*", type=Path, help="runs or folders of runs (default: all, with a front page)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where all runs are (default: runs)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--batch-size", type=int, help="samples at a time (default: the family's)")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: all; what was evaluated before stays")

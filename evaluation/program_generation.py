@@ -12,18 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from models import Text2MathForProgramGeneration, Text2MathTokenizer
+from models.modeling_text2math import IGNORED
 
 from .loading import device_of, exact, first_line, load_model
 from .runs import Run, RunError, digest, weights_of
-from .sources import with_imports
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-IGNORED = -100  # a label that does not count
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-MODELS = Path(__file__).resolve().parents[1] / "models"
-CODE = ("modeling_text2math.py", "tokenization_text2math.py")
 
 
 class Hypothesis(NamedTuple):
@@ -134,11 +131,6 @@ def model_files(run: Run) -> list[Path]:
     return [*weights_of(run.folder), *(run.folder / name for name in names if (run.folder / name).is_file())]
 
 
-def code_files() -> list[Path]:
-    """The modules that decide what a model generates: its own, and their siblings that they import."""
-    return with_imports(MODELS / name for name in CODE)
-
-
 def model_digest(run: Run, code: str) -> str:
-    """sha256 of a run's model; `code` is the digest of `code_files`."""
+    """sha256 of a run's model; `code` is the digest of its family's `model_code`."""
     return digest(model_files(run), code)

@@ -153,7 +153,7 @@ def render(report: Report) -> str:
     return environment.get_template("report.html.jinja").render(report=report, sections=sections)
 
 
-def data_uri(image: np.ndarray, longest: int = 160, quality: int = 85, lossless: bool = False) -> str:
+def data_uri(image: np.ndarray, longest: int = 160, lossless: bool = False) -> str:
     """A picture uint8 [H, W, 3] as a data URI: at most `longest` pixels a side; PNG up to 64 pixels, where JPEG's
     blocks would show, and where `lossless` asks for it (label maps), else JPEG.
     """
@@ -164,7 +164,7 @@ def data_uri(image: np.ndarray, longest: int = 160, quality: int = 85, lossless:
     if small:
         picture.save(buffer, "PNG", optimize=True)
     else:
-        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        picture.save(buffer, "JPEG", quality=85, optimize=True)
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

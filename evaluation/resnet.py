@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
 import models  # noqa: F401  registers the Auto classes
 from data.birds import BirdsData, audit, load_birds, pixels_of
@@ -19,12 +18,14 @@ from training.digests import data_digests
 from training.run_folder import check_data
 
 from . import grad_cam
-from .loading import device_of, exact, first_line
+from .loading import device_of, exact, recipe_data, splits_there
 from .loading import load_model as load_weights
 from .options import Options
+from .picture_inputs import PictureInputs
 from .predictions import Predictions, load_predictions, save_predictions
 from .runs import Run, RunError, digest, weights_of
 from .scores import score
+from .sources import code_digest, model_code
 from .statistics import evenly, rank_test
 
 CAM_SAMPLES = 100
@@ -38,18 +39,7 @@ class Classifier:
         self.device = device_of(options.device)
         self.batch_size = options.batch_size or BATCH_SIZE
         self.model = load_model(run).to(self.device, memory_format=torch.channels_last)
-        try:
-            processor = AutoImageProcessor.from_pretrained(run.folder)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{run.folder}: no image processor ({first_line(error)}). Train the run again.") from None
-        shape = (1, 3, 1, 1)
-        self.mean = torch.tensor(processor.image_mean, device=self.device).view(shape)
-        self.std = torch.tensor(processor.image_std, device=self.device).view(shape)
-
-    def pixel_values(self, pixels: np.ndarray) -> torch.Tensor:
-        """uint8 [B, S, S, 3] as the cache holds them -> normalised float32 [B, 3, S, S] in channels_last."""
-        images = torch.from_numpy(pixels.copy()).to(self.device).permute(0, 3, 1, 2)
-        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        self.pixel_values = PictureInputs(run, self.device)
 
     @torch.inference_mode()
     def predict(self, split: Dataset) -> Predictions:
@@ -75,14 +65,8 @@ def load_model(run: Run) -> torch.nn.Module:
 def load_data(run: Run) -> tuple[DatasetDict, AuditReport | None]:
     """The data set that the recipe names, and what its audit found, None of drawn pictures. RunError for a field that
     `data/birds.py` does not know or refuses, and for data that have changed since the run began."""
-    given = dict(run.recipe.get("data") or {})
-    unknown = sorted(set(given) - {field.name for field in fields(BirdsData)})
-    if unknown:
-        raise RunError(
-            f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
-        )
+    described = recipe_data(run, BirdsData)
     try:
-        described = BirdsData(**given)
         dataset = load_birds(described)
     except (OSError, ValueError) as error:
         raise RunError(f"{run.folder}: the data do not load: {error}") from error
@@ -97,15 +81,18 @@ def load_data(run: Run) -> tuple[DatasetDict, AuditReport | None]:
 
 
 def inputs_digest(run: Run) -> str:
-    """Fingerprint of all that predictions depend on besides the samples: weights, config, image processor, recipe."""
+    """Fingerprint of all that predictions depend on besides the samples: weights, config, image processor, recipe, and
+    what the model's code does."""
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
-    return digest([file for file in files if file.is_file()], run.recipe.get("data"), run.recipe.get("model"))
+    code = code_digest(model_code(run.family))
+    return digest([file for file in files if file.is_file()], run.recipe.get("data"), run.recipe.get("model"), code)
 
 
 def settings(run: Run, options: Options) -> Any:
-    """What an evaluation depends on besides files: the splits asked for. RunError for `data`."""
+    """What an evaluation depends on besides files: the splits asked for, and those that there are. RunError for
+    `data`."""
     options.refuse_data(run.family)
-    return options.splits
+    return [options.splits, splits_there(run, lambda run: load_birds(recipe_data(run, BirdsData)))]
 
 
 def evaluate(run: Run, options: Options) -> dict[str, Any]:
@@ -126,6 +113,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     for split, predicted in predictions.items():
         metrics[split], details[split] = score(predicted, run.labels)
     evaluation = {"device": str(classifier.device), "precision": "float32", "splits": details}
+    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
     evaluation["data"] = audited and audited.counts()
     pictures = {"audit": audited}
     if "val" in predictions:

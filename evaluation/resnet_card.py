@@ -23,7 +23,7 @@ MEASURES = {
 
 def card_content(run: Run) -> CardContent:
     """Texts and metadata of the card, from the run's recipe, config and metrics."""
-    generated = not (run.recipe.get("data") or {}).get("path")
+    generated = run.is_generated
     norm = str(run.config.get("norm"))
     return CardContent(
         task="image-classification",

@@ -70,7 +70,7 @@ def _twins(runs: list[Run], tests: Tests) -> list[str]:
     )
     return [
         f"Sanity check: the validation curves of bn and torch_bn differ by at most {points(accuracy)} of accuracy "
-        f"(epoch {epoch:g}) and {loss:.3f} of loss; at the end they are {points(final)} apart{verdict}."
+        f"(epoch {epoch:.3g}) and {loss:.3f} of loss; at the end they are {points(final)} apart{verdict}."
     ]
 
 

@@ -24,7 +24,6 @@ from .report import (
     Table,
     Text,
     data_uri,
-    duration,
     interval,
     percent,
 )
@@ -104,9 +103,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         lead=describe(run),
         headline=_headline(run),
         sections=sections.filled(parts),
-        footer=f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
-        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}. Pictures in this file come "
-        "from the data set: mind its licence before passing the file on.",
+        footer=sections.footer(run),
     )
 
 

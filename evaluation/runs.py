@@ -50,6 +50,11 @@ class Run:
         return str(self.recipe.get("model_family") or self.metrics.get("model") or "")
 
     @property
+    def is_generated(self) -> bool:
+        """Whether the data are this project's own, drawn or written by it, which may be shown anywhere."""
+        return not (self.recipe.get("data") or {}).get("path")
+
+    @property
     def published_name(self) -> str:
         """Of its card and of the folder that this lies in: "resnet-normalization-bn"."""
         return f"{self.family}-{self.name.replace('/', '-')}"

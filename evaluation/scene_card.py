@@ -7,7 +7,6 @@ from typing import Any
 from .observations import points
 from .runs import Run
 from .scene_baselines import GRID, MEAN_COLOUR
-from .scene_data import is_generated
 from .scene_observations import close_split, with_masks
 from .scene_report import PANELS, data_name
 from .scene_results import MEASURES
@@ -48,7 +47,7 @@ def frechet_names(what: str) -> dict[str, str]:
 
 def data_fields(run: Run) -> dict[str, str]:
     """The fields of a `CardContent` that name the data."""
-    return {"dataset_name": data_name(run), "dataset_type": "generated" if is_generated(run) else "imagefolder"}
+    return {"dataset_name": data_name(run), "dataset_type": "generated" if run.is_generated else "imagefolder"}
 
 
 def slot_fields(run: Run) -> dict[str, Any]:
@@ -66,14 +65,14 @@ def slot_fields(run: Run) -> dict[str, Any]:
 
 def data_sources(run: Run) -> list[str]:
     """Who made the data, or what this project's renderer imitates."""
-    return [CLEVRTEX] if is_generated(run) or "clevrtex" in data_name(run).lower() else []
+    return [CLEVRTEX] if run.is_generated or "clevrtex" in data_name(run).lower() else []
 
 
 def data_sentence(run: Run) -> str:
     """What the model was trained on, up to the full stop."""
     data = run.recipe.get("data") or {}
-    kind = "scenes drawn by this project's renderer" if is_generated(run) else "pictures"
-    counts = f", {data['num_train']:,} for training" if is_generated(run) and "num_train" in data else ""
+    kind = "scenes drawn by this project's renderer" if run.is_generated else "pictures"
+    counts = f", {data['num_train']:,} for training" if run.is_generated and "num_train" in data else ""
     return f"Data: {data_name(run)}, {kind}{counts}"
 
 
@@ -84,7 +83,7 @@ def unmasked_data_sentence(run: Run) -> str:
 
 def data_limit(run: Run) -> str:
     """What the data keep one from saying."""
-    if is_generated(run):
+    if run.is_generated:
         return "It was trained on drawn scenes and says little about photographs."
     return "The licence of the training images is not known here; they are not part of this repository."
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict
 
 from data.clevrtex import ClevrtexData, load_clevrtex, masks_of, pixels_of
+from data.fixed_sample import fixed_sample
 from training.digests import data_digests
 from training.run_folder import check_data
 
+from .loading import recipe_data
 from .runs import Run, RunError, digest
 from .statistics import evenly
 
@@ -33,10 +34,7 @@ class SceneSplit:
     @classmethod
     def of(cls, name: str, data: Dataset) -> SceneSplit:
         """All of a split, or the first 500 of train by a fixed permutation."""
-        if name == "train" and len(data) > TRAIN_SAMPLE:
-            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:TRAIN_SAMPLE]
-            data = data.select(sorted(order.tolist()))
-        return cls(name, data)
+        return cls(name, fixed_sample(data, TRAIN_SAMPLE) if name == "train" else data)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,23 +74,9 @@ class SceneSplit:
         return SceneSplit(self.name, self.rows.select(evenly(np.arange(len(self)), count).tolist()))
 
 
-def data_fields(run: Run) -> ClevrtexData:
-    """The group `data` of the run's recipe. RunError for a field that `data/clevrtex.py` does not know or refuses."""
-    given = dict(run.recipe.get("data") or {})
-    unknown = sorted(set(given) - {field.name for field in fields(ClevrtexData)})
-    if unknown:
-        raise RunError(
-            f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
-        )
-    try:
-        return ClevrtexData(**given)
-    except ValueError as error:
-        raise RunError(f"{run.folder / 'recipe.yaml'}: {error}") from None
-
-
 def load_scenes(run: Run) -> DatasetDict:
     """The data that the recipe names. RunError where they do not load, or have changed since the run began."""
-    splits = _loaded(data_fields(run), f"{run.folder}: the data do not load")
+    splits = _loaded(recipe_data(run, ClevrtexData), f"{run.folder}: the data do not load")
     check_data(run.folder, data_digests(splits))
     return splits
 
@@ -103,7 +87,7 @@ def load_other_scenes(run: Run, path: Path) -> SceneSplit:
     All of it where it names no splits, for nothing of it was trained on; else its val split, or test, or train. Scenes
     without a mask are left out. RunError where the data do not load or hold no scene.
     """
-    own = data_fields(run)
+    own = recipe_data(run, ClevrtexData)
     wanted = ClevrtexData(
         path=str(path),
         image_size=own.image_size,
@@ -122,8 +106,3 @@ def _loaded(wanted: ClevrtexData, where: str) -> DatasetDict:
         return load_clevrtex(wanted, need=())
     except (OSError, ValueError) as error:
         raise RunError(f"{where}: {error}") from error
-
-
-def is_generated(run: Run) -> bool:
-    """Whether the scenes are this project's own, whose pictures may be shown anywhere."""
-    return not (run.recipe.get("data") or {}).get("path")

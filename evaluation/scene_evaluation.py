@@ -5,7 +5,7 @@ generation, and other data that the model was never trained on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import composition
+from .loading import splits_there
 from .options import Options
 from .predictions import ScenePredictions, load_predictions, save_predictions
 from .program_store import Store
@@ -22,26 +23,28 @@ from .scene_data import CLOSE, SceneSplit, load_other_scenes, load_scenes
 from .scene_gallery import choose, ranked, scene_rows
 from .scene_model import SceneModel
 from .scene_scores import predict, score, segmentation_numbers
-from .sources import code_digest
+from .sources import code_digest, model_code
 from .statistics import evenly
 
 OTHER_SHOWN = 12
 
 
-def inputs_digest(run: Run, code: Sequence[Path], how: Any = None) -> str:
+def inputs_digest(run: Run, how: Any = None) -> str:
     """Fingerprint of all that segmentations depend on: weights, config, image processor, the recipe's data, the seed of
     the slots' noise, what the model's code does, and `how` pictures are made."""
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
     seed = (run.recipe.get("training") or {}).get("seed")
-    return digest([file for file in files if file.is_file()], run.recipe.get("data"), seed, code_digest(code), how)
+    code = code_digest(model_code(run.family))
+    return digest([file for file in files if file.is_file()], run.recipe.get("data"), seed, code, how)
 
 
 def settings(run: Run, options: Options) -> Any:
-    """What an evaluation depends on besides files: splits, size of the library, and which other data were measured."""
+    """What an evaluation depends on besides files: splits asked for and there, size of the library, and which other
+    data were measured."""
     known = {name: entry["inputs"] for name, entry in (run.evaluation.get("other_data") or {}).items()}
     if options.data is not None:
         known[data_label(options.data)] = _stamp(options.data)
-    return [options.splits, options.library_images, sorted(known.items())]
+    return [options.splits, splits_there(run, load_scenes), options.library_images, sorted(known.items())]
 
 
 def data_label(path: Path) -> str:
@@ -84,7 +87,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     started = time.perf_counter()
     dataset = load_scenes(run)
     wanted = options.present(dataset, run.folder)
-    made_from = inputs_digest(run, model.code, model.settings)
+    made_from = inputs_digest(run, model.settings)
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
     close = next(name for name in CLOSE if name in splits)
     predictions = _predictions(run, model, splits, close, made_from, options.force)
@@ -96,6 +99,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     stored = {} if options.force else load_predictions(run.folder, made_from, ScenePredictions)
     save_predictions(run.folder, {**stored, **predictions}, made_from)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
+    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
     evaluation["baselines"] = beside.facts
     pictures = {"split": close, **_gallery(model, splits[close], predictions[close])}
     if "train" in dataset and len(dataset["train"]):

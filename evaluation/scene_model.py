@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,10 +19,8 @@ from .loading import device_of, exact, load_model
 from .options import Options
 from .picture_inputs import PictureInputs
 from .runs import Run, RunError
-from .sources import with_imports
 
 BATCH_SIZE = 32
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -56,15 +53,11 @@ class SceneModel:
     """A run's model on a device, in float32 and evaluation mode, with the run's own normalisation and slot noise.
 
     Results do not depend on the batch: a picture's noise is a function of the run's seed and the picture's id. They do
-    depend on the files `code` and on `settings`. Models whose pictures are not one pass of a decoder override what
+    depend on the family's code and on `settings`. Models whose pictures are not one pass of a decoder override what
     differs.
     """
 
     model_class: ClassVar[type[PreTrainedModel]] = SlotAttentionAutoencoder
-    code: ClassVar[tuple[Path, ...]] = (
-        *with_imports([ROOT / "models" / "modeling_slot_attention.py"]),
-        ROOT / "training" / "slot_noise.py",
-    )
     settings: Any = None  # of how pictures are made, as JSON
 
     def __init__(self, run: Run, options: Options) -> None:

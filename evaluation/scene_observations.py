@@ -39,7 +39,7 @@ def observe_scenes(run: Run) -> list[str]:
     sentences = []
     if details:
         sentences += [_level(numbers[split], details, split), *_against_grid(run, split)]
-        sentences += [*_against_mean_colour(run, split), *_others(numbers, split), *_gap(numbers, split)]
+        sentences += [*_against_mean_colour(run, split), *_test(numbers, split), *_gap(numbers, split)]
         sentences += [*learning, *_objects(details), *_sizes(details), _slots(details, run)]
     else:
         sentences += [_without_masks(numbers[split], split), *_against_mean_colour(run, split)]
@@ -169,28 +169,25 @@ def _against_mean_colour(run: Run, split: str) -> list[str]:
     ]
 
 
-def _others(numbers: Numbers, split: str) -> list[str]:
-    sentences = []
-    here = numbers[split]
-    for other in ("test",):
-        there = numbers.get(other, {})
-        bounds = there.get(f"{FOREGROUND}_interval")
-        if other == split or bounds is None or f"{FOREGROUND}_interval" not in here:
-            continue
-        mine = here[f"{FOREGROUND}_interval"]
-        overlap = bounds[0] <= mine[1] and mine[0] <= bounds[1]
-        change = there[FOREGROUND] - here[FOREGROUND]
-        sentences.append(
-            f"On {with_masks(there):,} {NAMES[other]} scenes foreground ARI is {percent(there[FOREGROUND])} "
-            f"({interval(bounds)}), {points(change)} {'above' if change >= 0 else 'below'} {NAMES[split]}: the "
-            f"intervals {'overlap' if overlap else 'do not overlap'}."
-        )
-    return sentences
+def _test(numbers: Numbers, split: str) -> list[str]:
+    here, there = numbers[split], numbers.get("test", {})
+    mine, bounds = here.get(f"{FOREGROUND}_interval"), there.get(f"{FOREGROUND}_interval")
+    if split == "test" or mine is None or bounds is None or min(map(with_masks, (here, there))) < 2:
+        return []
+    overlap = bounds[0] <= mine[1] and mine[0] <= bounds[1]
+    change = there[FOREGROUND] - here[FOREGROUND]
+    return [
+        f"On {with_masks(there):,} {NAMES['test']} scenes foreground ARI is {percent(there[FOREGROUND])} "
+        f"({interval(bounds)}), {points(change)} {'above' if change >= 0 else 'below'} {NAMES[split]}: the "
+        f"intervals {'overlap' if overlap else 'do not overlap'}."
+    ]
 
 
 def _gap(numbers: Numbers, split: str) -> list[str]:
     train, held_out = numbers.get("train", {}), numbers[split]
     if split == "train" or f"{FOREGROUND}_interval" not in train or FOREGROUND not in held_out:
+        return []
+    if min(map(with_masks, (train, held_out))) < 2:  # an interval of one scene tells nothing apart
         return []
     gap = train[FOREGROUND] - held_out[FOREGROUND]
     one, other = train[f"{FOREGROUND}_interval"], held_out[f"{FOREGROUND}_interval"]
@@ -271,13 +268,13 @@ def _composition(made: Numbers | None) -> list[str]:
 def _other_data(run: Run) -> list[str]:
     sentences = []
     for name, entry in (run.evaluation.get("other_data") or {}).items():
-        numbers, given = entry["numbers"], entry.get("given")
+        numbers, given, size = entry["numbers"], entry.get("given"), entry["image_size"]
         if FOREGROUND not in numbers:
             continue
         beside = ""
         if given:
             beside = (
-                f"; the masks that came with the data have {percent(given[FOREGROUND])} and "
+                f"; the masks that came with the data, at {size}x{size}, have {percent(given[FOREGROUND])} and "
                 f"{percent(given['adjusted_rand_index'])}"
             )
         if f"{GRID}{FOREGROUND}" in numbers:

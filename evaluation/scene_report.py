@@ -24,16 +24,14 @@ from .report import (
     Table,
     Text,
     data_uri,
-    duration,
     interval,
     percent,
 )
 from .runs import Run, write_atomically, write_json
 from .scene_baselines import GRID, MEAN_COLOUR
-from .scene_data import is_generated
 from .scene_figures import size_label
 from .scene_gallery import SceneRow, rows_sheet
-from .scene_observations import close_split
+from .scene_observations import close_split, rank_note
 from .scene_results import AUTOENCODER, SHORT, SPLIT_NAMES, Wording, measured, results_table
 from .scene_scores import FOREGROUND
 
@@ -71,15 +69,6 @@ def data_name(run: Run) -> str:
     """The data set by its last path component, or what the renderer draws."""
     difficulty = (run.recipe.get("data") or {}).get("difficulty", "textured")
     return sections.data_name(run, f"generated scenes ({difficulty})")
-
-
-def footer(run: Run) -> str:
-    """The last lines of a report that shows pictures of scenes."""
-    return (
-        f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
-        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}. Pictures in this file come from "
-        "the data set: mind its licence before passing the file on."
-    )
 
 
 def common_sections(
@@ -233,9 +222,7 @@ def _composed(run: Run, pictures: dict[str, Any]) -> list[Any]:
             "smaller is more alike. Distances of other features, or of other numbers of pictures, cannot be compared."
         )
         if not made["full_rank"]:
-            text += (
-                f" There are fewer pictures than the {made['num_features']:,} features: a large part of it is noise."
-            )
+            text += f" A large part of it is noise: {rank_note(made)}."
         if made["not_at_hand"]:
             text += f" The weights of {', '.join(made['not_at_hand'])} are not at hand."
         blocks.append(Table(["Pictures", made["metric"]], rows, text))
@@ -251,7 +238,11 @@ def _other_data(run: Run, pictures: dict[str, list[SceneRow]]) -> list[Any]:
     for name, entry in (run.evaluation.get("other_data") or {}).items():
         rows = [measured(f"this model, {entry['slots']} slots", entry["numbers"])]
         if "given" in entry:
-            rows.append(measured("masks that came with the data", entry["given"]))
+            rows.append(
+                measured(
+                    f"masks that came with the data, at {entry['image_size']}x{entry['image_size']}", entry["given"]
+                )
+            )
         if f"{MEAN_COLOUR}reconstruction_mse" in entry["numbers"]:
             rows.append(measured("no learning, as above", entry["numbers"], (GRID, MEAN_COLOUR)))
         size = entry["image_size"]
@@ -279,7 +270,7 @@ def save_galleries(run: Run, pictures: dict[str, Any], own: dict[str, np.ndarray
     if pictures.get("composed") is not None:
         made["composed.png"] = block(pictures["composed"], columns=8)
     for name in (*SHEETS, *(own or {})):
-        for folder, allowed in (("galleries", True), ("figures", is_generated(run))):
+        for folder, allowed in (("galleries", True), ("figures", run.is_generated)):
             path = run.folder / folder / name
             if name in made and allowed:
                 buffer = io.BytesIO()

@@ -18,6 +18,19 @@ def data_name(run: Run, generated: str) -> str:
     return Path(str(path)).name.removesuffix(".tar") if path else generated
 
 
+def footer(run: Run, shown: str = "Pictures") -> str:
+    """The last lines of a report that shows the data: `shown`."""
+    foreign = not run.is_generated or run.evaluation.get("other_data")
+    return (
+        f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
+        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}."
+        + (
+            f" {shown} in this file come from the data set: mind its licence before passing the file on."
+            * bool(foreign)
+        )
+    )
+
+
 def size_of(run: Run) -> str:
     """ ", 172,246 parameters", and how many of them were trained where some are frozen; "" where it is not known."""
     count, trained = run.training.get("parameters"), run.training.get("trained_parameters")
@@ -41,7 +54,7 @@ def learning_curves(runs: list[figures.Curve], panels: figures.Panels) -> list[A
     """The panels of curves for one run or several."""
     runs = [run for run in runs if len(run.history)]
     if not runs:
-        return [Text(["No history.csv was found, so there are no curves."], quiet=True)]
+        return [Text(["history.csv holds no evaluation, so there are no curves."], quiet=True)]
     who = ", ".join(run.label for run in runs)
     drawn = [figures.curve_panel(runs, metric, title) for metric, title in panels]
     titles = [f"{title} by epoch, train and validation, of {who}" for _, title in panels]
@@ -64,14 +77,19 @@ def settings_rows(run: Run) -> list[list[str]]:
     ]
 
 
+def training_rows(run: Run) -> list[list[str]]:
+    """Name and value of what a training was: its time, size, machine and settings."""
+    facts = {key: value for key, value in run.training.items() if value is not None and key != "command"}
+    shown = {key: f"{value:,}" if type(value) is int else _shown(value) for key, value in facts.items()}
+    if "seconds" in shown:
+        shown = {"time": duration(facts["seconds"]), **shown}
+        del shown["seconds"]
+    return [[key.replace("_", " "), text] for key, text in shown.items()]
+
+
 def setup(run: Run) -> list[Any]:
     """Hyper-parameters, machine, time and command."""
-    rows = settings_rows(run)
-    training = {k: v for k, v in run.training.items() if v is not None and k != "command"}
-    machine = [
-        [key.replace("_", " "), duration(value) if key == "seconds" else _shown(value)]
-        for key, value in training.items()
-    ]
+    rows, machine = settings_rows(run), training_rows(run)
     blocks: list[Any] = []
     if run.training.get("command"):
         blocks.append(Table(["Command"], [[str(run.training["command"])]], text_columns=1))

@@ -18,7 +18,6 @@ from .scene_card import (
     slot_limits,
     unmasked_data_sentence,
 )
-from .scene_data import is_generated
 from .slotattn_report import describe
 
 USAGE = """\
@@ -58,7 +57,7 @@ def card_content(run: Run) -> CardContent:
         f"trained on: a few objects on one floor, seen from the same height. {SEGMENT}",
         limits=slot_limits(run),
         beside=BESIDE,
-        pictures=PICTURES if is_generated(run) else {},
+        pictures=PICTURES if run.is_generated else {},
         sources=_sources(run),
         tags=["slot-attention", *SLOT_TAGS, "from-scratch"],
         **slot_fields(run),

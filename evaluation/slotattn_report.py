@@ -13,12 +13,11 @@ from .scene_report import (
     PUBLISHED_FIGURES,
     common_sections,
     data_name,
-    footer,
     number_figures,
     save_galleries,
 )
 from .scene_results import headline
-from .sections import size_of, trained_for
+from .sections import footer, size_of, trained_for
 
 __all__ = [
     "FIRST_SHEET",

@@ -18,7 +18,6 @@ from .scene_card import (
     slot_limits,
     unmasked_data_sentence,
 )
-from .scene_data import is_generated
 from .slotdiff_report import EDITS, SAMPLES, describe
 
 USAGE = """\
@@ -69,7 +68,7 @@ def card_content(run: Run) -> CardContent:
         f"objects removed and swapped. Images should look like those it was trained on. {SEGMENT}",
         limits=_limits(run),
         beside=BESIDE,
-        pictures=PICTURES if is_generated(run) else {},
+        pictures=PICTURES if run.is_generated else {},
         sources=[SLOT_DIFFUSION, SLOT_ATTENTION, *data_sources(run), DENOISING],
         tags=["slot-diffusion", *SLOT_TAGS, "diffusion", "from-scratch"],
         **slot_fields(run),

@@ -96,7 +96,7 @@ def _distance_change(study: Numbers, row: Numbers, slow: Numbers, p_value: float
     if not row.get("distance"):
         return ""
     change = float(np.mean(row["distance"]) - np.mean(slow["distance"]))
-    told = "" if p_value < SIGNIFICANT else ", within the spread of the draws"
+    told = "" if p_value < SIGNIFICANT else f", not told apart by {len(row['distance'])} draws (p = {p_value:.3f})"
     return (
         f", its {study['metric']} {np.mean(row['distance']):.1f} (standard deviation {spread(row['distance']):.1f}), "
         f"{abs(change):.1f} {'above' if change >= 0 else 'below'}{told}"

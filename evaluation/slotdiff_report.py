@@ -20,11 +20,10 @@ from .scene_report import (
     PANELS,
     common_sections,
     data_name,
-    footer,
     picture,
 )
 from .scene_results import SPLIT_NAMES, Wording, headline
-from .sections import size_of, trained_for
+from .sections import footer, size_of, trained_for
 from .slot_editing import COLUMNS, edits_sheet
 from .slotattn_report import ENCODERS
 from .slotdiff_observations import observe_diffusion, spread

@@ -13,6 +13,7 @@ FILE when all is solved; after an error FILE is what it was, and FILE.part holds
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import json
 import math
@@ -33,6 +34,7 @@ from .program_generation import Generator, Hypothesis
 from .runs import RunError, load_checkpoint
 
 MAX_CHARACTERS = 10_000  # of a problem; MathQA's longest has about 2,000
+CANDIDATES = 5
 CHUNK = 256  # problems of a file that are held at a time
 
 
@@ -88,7 +90,8 @@ class Solver:
 
     Args:
         generator: the run's model and tokenizer.
-        num_beams: width of the search; `num_candidates`: how many programs are kept, at most as many.
+        num_beams: width of the search, at least 1.
+        num_candidates: how many programs are kept, at most as many; by default 5, or as many as there are beams.
         constrained: search only what is a program.
         semantics: how a program is computed: "checker" as in the published numbers, "exact" by correct mathematics.
     """
@@ -97,10 +100,13 @@ class Solver:
         self,
         generator: Generator,
         num_beams: int = 10,
-        num_candidates: int = 5,
+        num_candidates: int | None = None,
         constrained: bool = True,
         semantics: str = "checker",
     ) -> None:
+        if num_beams < 1:
+            raise ValueError(f"num_beams is {num_beams}: it must be at least 1")
+        num_candidates = min(CANDIDATES, num_beams) if num_candidates is None else num_candidates
         if not 1 <= num_candidates <= num_beams:
             raise ValueError(f"num_candidates is {num_candidates}: it must be from 1 to num_beams, {num_beams}")
         if semantics not in ("checker", "exact"):
@@ -165,18 +171,17 @@ def _check_characters(text: str, name: str) -> None:
 def read_problems(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(problem, the line's object) of a JSONL file, line by line; blank lines are passed over. RunError, naming the
     line, for one that holds no problem."""
-    with path.open(encoding="utf-8-sig") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _read_line(line, f"{path}, line {number}")
-        except UnicodeDecodeError as error:
-            raise RunError(f"{path}: is not UTF-8 ({error.reason}).") from None
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _read_line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, f"{path}, line {number}")
 
 
-def _read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:
+def _read_line(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise RunError(f"{where}: is not UTF-8 ({error.reason}).") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where}: is not JSON ({str(error).splitlines()[0]}).") from None
     record = value if isinstance(value, dict) else {"problem": value}
@@ -250,7 +255,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="solve the problems of this file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where its solutions go (default: standard output)")
     parser.add_argument("--beams", type=int, default=10, help="width of beam search (default: 10)")
-    parser.add_argument("--candidates", type=int, default=5, help="programs to show (default: 5)")
+    parser.add_argument("--candidates", type=int, default=CANDIDATES, help="programs to show (default: 5)")
     parser.add_argument("--unconstrained", action="store_true", help="search also what is no program")
     parser.add_argument("--semantics", choices=("checker", "exact"), default="checker", help="default: checker")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")

@@ -9,6 +9,22 @@ from pathlib import Path
 
 from .runs import digest
 
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_CODE = {  # per family: the files that decide what its model gives, besides what those in models/ import there
+    "resnet": ("models/modeling_resnet.py",),
+    "text2math": ("models/modeling_text2math.py", "models/tokenization_text2math.py"),
+    "slotattn": ("models/modeling_slot_attention.py", "training/slot_noise.py"),
+    "slotdiff": ("models/pipeline_slot_diffusion.py", "training/slot_noise.py", "training/diffusion_noise.py"),
+    "vae": ("models/modeling_vqvae.py",),
+}
+
+
+def model_code(family: str) -> list[Path]:
+    """The Python files that decide what a family's model gives."""
+    files = [ROOT / name for name in MODEL_CODE[family]]
+    own = [file for file in files if file.parent.name == "models"]
+    return [*with_imports(own), *(file for file in files if file not in own)]
+
 
 def with_imports(paths: Iterable[Path]) -> list[Path]:
     """Python files and all modules of the same folder that they import relatively, directly or not."""

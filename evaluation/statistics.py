@@ -28,11 +28,11 @@ def evenly(indices: np.ndarray, count: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
 
 
-def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), in [0, 1]. ValueError for an empty sample."""
     if total <= 0:
         raise ValueError(f"an interval needs at least one sample, got {total}")
-    interval = stats.binomtest(int(correct), int(total)).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(int(correct), int(total)).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -8,29 +8,30 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict
 
 import metrics
-from data.mathqa import MathQAData, load_mathqa, source_of
+from data.fixed_sample import fixed_sample
+from data.mathqa import ID_STEP, MathQAData, load_mathqa, source_of
 from training.digests import data_digests
 from training.run_folder import check_data
 
+from .loading import recipe_data
 from .lookup import Lookup
 from .options import SPLITS, Options
 from .program_details import SPLIT_ORDER, attention_gallery, calibration, error_gallery, slim
 from .program_errors import summarise
-from .program_generation import Generator, Hypothesis, code_files, model_digest
+from .program_generation import Generator, Hypothesis, model_digest
 from .program_scores import score
 from .program_store import Entry, Store, gold_name, search_name, text_digest
 from .runs import Run, RunError, digest, write_atomically
-from .sources import code_digest
+from .sources import code_digest, model_code
 from .statistics import evenly, mcnemar
 
 MAIN_BEAMS = 10  # the width whose numbers are the run's, where it was asked for
@@ -62,9 +63,8 @@ class Split:
     @classmethod
     def of(cls, name: str, data: Dataset) -> Split:
         """All of a split, or the first 1,000 of train by a fixed permutation."""
-        if name == "train" and len(data) > TRAIN_SAMPLE:
-            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:TRAIN_SAMPLE]
-            data = data.select(sorted(order.tolist()))
+        if name == "train":
+            data = fixed_sample(data, TRAIN_SAMPLE)
         columns = {key: list(data[key]) for key in ("id", "problem", "program", "answer", "novel")}
         known = name != "train" and None not in columns["novel"]
         novel = columns["novel"] if known else None
@@ -91,7 +91,7 @@ class Evaluator:
         self.store = Store(run.folder, options.force)
         self._lookups: dict[tuple[str, ...], Lookup] = {}
         self.generator = Generator(run, options.device, options.batch_size)
-        self.model = model_digest(run, code_digest(code_files()))
+        self.model = model_digest(run, code_digest(model_code(run.family)))
         self.widths = beam_widths(run, options)
         self.main = MAIN_BEAMS if MAIN_BEAMS in self.widths else self.widths[-1]
 
@@ -132,8 +132,8 @@ class Evaluator:
     @property
     def is_carved(self) -> bool:
         """Whether `val` was carved from train."""
-        data = self.run.recipe.get("data") or {}
-        return "val" in self.dataset and bool(data.get("tune_size") or data.get("dev_fraction"))
+        val = self.dataset.get("val")
+        return val is not None and len(val) > 0 and val[0]["id"] < ID_STEP
 
     def lookup(self, split: Split, whole: bool = False) -> Entry:
         """`programs` of the look-up among the training problems, with `whole` among those carved from them too."""
@@ -178,29 +178,17 @@ def settings(run: Run, options: Options) -> Any:
     measure."""
     options.refuse_data(run.family)
     try:
-        source = source_of(_data_fields(run))
+        source = source_of(recipe_data(run, MathQAData))
     except (OSError, ValueError):
         source = run.evaluation.get("data_source")
     return [options.splits, beam_widths(run, options), source]
-
-
-def _data_fields(run: Run) -> MathQAData:
-    """The recipe's group `data`. RunError for a field that `data/mathqa.py` does not know; ValueError for a value that
-    it refuses."""
-    given = dict(run.recipe.get("data") or {})
-    unknown = sorted(set(given) - {field.name for field in fields(MathQAData)})
-    if unknown:
-        raise RunError(
-            f"{run.folder / 'recipe.yaml'}: unknown data field {unknown[0]!r}. Was it made by another version?"
-        )
-    return MathQAData(**given)
 
 
 def load_data(run: Run) -> tuple[DatasetDict, dict[str, str | int]]:
     """The data that the recipe names, and what they were made from. RunError for a field that `data/mathqa.py` does not
     know or refuses, for data that do not load, and for others than those of the training."""
     try:
-        given = _data_fields(run)
+        given = recipe_data(run, MathQAData)
         dataset = load_mathqa(given, need=("train",))
         check_data(run.folder, data_digests(dataset))
         return dataset, source_of(given)
@@ -238,6 +226,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
         "main_beams": evaluator.main,
         "splits": details,
         "data_source": source,
+        "carved": evaluator.is_carved,
         "seconds": round(time.perf_counter() - started, 2),
     }
     return {"metrics": numbers, "evaluation": evaluation, "pictures": pictures}

@@ -8,7 +8,7 @@ from .card import CardContent, optimisation
 from .observations import points
 from .runs import Run
 from .text2math_observations import close_split
-from .text2math_report import MEASURES, PANELS, data_name, describe, is_generated
+from .text2math_report import MEASURES, PANELS, data_name, describe
 
 USAGE = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -59,7 +59,7 @@ SOURCES = {
 
 def card_content(run: Run) -> CardContent:
     """Texts and metadata of the card, from the run's recipe, config and metrics."""
-    generated = is_generated(run)
+    generated = run.is_generated
     name = data_name(run)
     is_mathqa = not generated and name.lower().startswith("mathqa")
     tags = ["text2math", "math-word-problems", "program-synthesis", f"encoder-{run.config.get('encoder')}"]
@@ -121,7 +121,7 @@ def _procedure(run: Run, generated: bool) -> str:
     return (
         f"Data: {data_name(run)}, {kind}{carved}. Trained from {start} with {optimisation(run)}{forcing}. "
         "Numbers of a problem are read as n0, n1, … in the order of the text; targets are operations and arguments, "
-        f"brackets follow from the arity. The numbers below are those of {_search(run)}."
+        f"brackets follow from the arity. The numbers above are those of {_search(run)}."
     )
 
 

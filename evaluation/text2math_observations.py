@@ -21,11 +21,15 @@ def close_split(run: Run) -> str | None:
     return next((name for name in SPLIT_ORDER if name in details), None)
 
 
+def is_carved(run: Run) -> bool:
+    """Whether the run's `val` was carved from train and is not dev.json."""
+    return run.evaluation.get("carved", False)
+
+
 def split_word(run: Run, split: str) -> str:
     """What sentences call a split; `val` is dev.json unless another part was carved as val."""
-    carved = (run.recipe.get("data") or {}).get("tune_size") or (run.recipe.get("data") or {}).get("dev_fraction")
     if split == "val":
-        return "the carved validation part" if carved else "validation"
+        return "the carved validation part" if is_carved(run) else "validation"
     return split
 
 
@@ -222,8 +226,9 @@ def _errors(details: Numbers, numbers: Numbers) -> list[str]:
     extra = numbers["execution_accuracy"] - numbers["exact_match"]
     if errors["alternatives"]:
         side = "above" if extra >= 0 else "below"
+        give = "prediction gives" if errors["alternatives"] == 1 else "predictions give"
         sentences.append(
-            f"Execution accuracy is {points(extra)} {side} exact match: {errors['alternatives']:,} predictions give "
+            f"Execution accuracy is {points(extra)} {side} exact match: {errors['alternatives']:,} {give} "
             f"the answer, to the checker's 2\u00a0%, by another program; {errors['reordered']:,} of them have the same "
             "steps with the arguments of a commutative operation in another order."
         )

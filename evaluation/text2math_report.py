@@ -18,13 +18,12 @@ from .report import (
     Sheet,
     Table,
     Text,
-    duration,
     interval,
     percent,
 )
 from .runs import Run, write_atomically, write_json
 from .sections import size_of, trained_for
-from .text2math_observations import FEW, close_split, observe_run
+from .text2math_observations import FEW, close_split, is_carved, observe_run
 
 PANELS = (
     ("loss", "Loss of a token"),
@@ -53,11 +52,6 @@ def observe(run: Run) -> list[str]:
     return observe_run(run)
 
 
-def is_generated(run: Run) -> bool:
-    """Whether the problems are this project's own, which may be shown anywhere."""
-    return not (run.recipe.get("data") or {}).get("path")
-
-
 def data_name(run: Run) -> str:
     """The data set by its last path component, or the generator's problems."""
     return sections.data_name(run, "generated word problems")
@@ -65,10 +59,8 @@ def data_name(run: Run) -> str:
 
 def split_name(run: Run, split: str) -> str:
     """A split in a table: `val` is dev.json unless another part was carved for it."""
-    data = run.recipe.get("data") or {}
-    carved = data.get("tune_size") or data.get("dev_fraction")
     if split == "val":
-        return "validation (carved from train)" if carved else "validation"
+        return "validation (carved from train)" if is_carved(run) else "validation"
     return {"train": "train (sample)"}.get(split, split)
 
 
@@ -152,9 +144,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
         lead=describe(run),
         headline=_headline(run, split),
         sections=sections.filled(parts),
-        footer=f"Made by evaluate_all.py from {run.folder.name}; evaluated in {run.evaluation.get('precision')} on "
-        f"{run.evaluation.get('device')} in {duration(run.evaluation.get('seconds'))}. Problems in this file come "
-        "from the data set: mind its licence before passing the file on.",
+        footer=sections.footer(run, "Problems"),
     )
 
 
@@ -351,5 +341,5 @@ def save_galleries(run: Run, pictures: dict[str, Any]) -> None:
     if not index:
         return
     write_json(run.folder / "galleries" / "attention.json", {"split": pictures["split"], "maps": index})
-    for name, picture in shown.items() if is_generated(run) else ():
+    for name, picture in shown.items() if run.is_generated else ():
         write_atomically(run.folder / "figures" / name, picture)

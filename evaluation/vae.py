@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,21 @@ import torch
 import metrics
 from metrics.bootstrap import interval
 from models import VQVAEModel
-from training.scene_pictures import to_pixels
+from training.scene_pictures import psnr, to_pixels
 
 from .frechet import distances, feature_distance, features_of, first_metric, no_metric
-from .loading import device_of, exact, load_model
+from .loading import device_of, exact, load_model, splits_there
 from .options import Options
 from .picture_inputs import PictureInputs
 from .program_store import Entry, Store
 from .runs import Run, digest, weights_of
 from .scene_data import CLOSE, SceneSplit, load_scenes
-from .sources import code_digest, with_imports
+from .sources import code_digest, model_code
 from .statistics import evenly
 
 BATCH_SIZE = 32
 SHOWN = 10
 COMPARED = 500  # pictures of a Frechet distance
-PERFECT = 1e-10  # mean squared error that counts as 100 dB
-CODE = with_imports([Path(__file__).resolve().parents[1] / "models" / "modeling_vqvae.py"])
 
 
 class Autoencoder:
@@ -48,9 +45,10 @@ class Autoencoder:
 
 
 def settings(run: Run, options: Options) -> Any:
-    """Nothing but the splits changes the result. RunError for other data, which this family does not measure."""
+    """Nothing but the splits, asked for and there, changes the result. RunError for other data, which this family does
+    not measure."""
     options.refuse_data(run.family)
-    return [options.splits]
+    return [options.splits, splits_there(run, load_scenes)]
 
 
 def evaluate(run: Run, options: Options) -> dict[str, Any]:
@@ -64,7 +62,9 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     wanted = options.present(dataset, run.folder)
     model, store = Autoencoder(run, options), Store(run.folder, options.force)
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
-    made_from = digest([file for file in files if file.is_file()], run.recipe.get("data"), code_digest(CODE))
+    made_from = digest(
+        [file for file in files if file.is_file()], run.recipe.get("data"), code_digest(model_code(run.family))
+    )
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
     numbers, details, found = {}, {}, {}
     for name, split in splits.items():
@@ -72,19 +72,15 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
         numbers[name], details[name] = score(found[name])
     close = next(name for name in CLOSE if name in splits)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
+    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
     train = SceneSplit("train", dataset["train"]) if "train" in dataset and len(dataset["train"]) else None
     entry = _frechet(store, model, splits[close].spread(COMPARED), train, made_from)
     evaluation["frechet"] = {key: value for key, value in entry.items() if key != "inputs"}
     if "value" in entry:
         numbers[close][entry["metric"]] = entry["value"]
-    rows = _rows(model, splits[close], decibels(np.asarray(found[close]["errors"])))
+    rows = _rows(model, splits[close], psnr(np.asarray(found[close]["errors"])))
     evaluation["seconds"] = round(time.perf_counter() - started, 2)
     return {"metrics": numbers, "evaluation": evaluation, "pictures": {"split": close, "rows": rows}}
-
-
-def decibels(mean_squared_errors: np.ndarray) -> np.ndarray:
-    """Peak signal to noise ratio, 10 log10(1 / error), of images in [0, 1]; at most 100."""
-    return 10 * np.log10(1 / np.maximum(mean_squared_errors, PERFECT))
 
 
 def _measured(store: Store, model: Autoencoder, split: SceneSplit, made_from: str) -> Entry:
@@ -142,7 +138,7 @@ def score(found: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
     per channel, `psnr`.
     """
     errors, spread = np.asarray(found["errors"]), np.asarray(found["spread"])
-    levels = decibels(errors)
+    levels = psnr(errors)
     counts = np.asarray(found["codes"])
     shares = np.sort(counts[counts > 0] / counts.sum())[::-1]
     sums = errors * found["values"]

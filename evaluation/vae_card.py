@@ -5,7 +5,6 @@ from __future__ import annotations
 from .card import CardContent, optimisation
 from .runs import Run
 from .scene_card import data_fields, data_limit, data_sentence, data_sources, frechet_names
-from .scene_data import is_generated
 from .scene_observations import close_split
 from .vae_report import PANELS, SHEET, describe
 
@@ -60,7 +59,7 @@ def card_content(run: Run) -> CardContent:
         shares=frozenset({"explained_variance", "codebook_use"}),
         intervals_note="bootstrap over pictures",
         panels=PANELS,
-        pictures=PICTURES if is_generated(run) else {},
+        pictures=PICTURES if run.is_generated else {},
         sources=[*SOURCES, *data_sources(run)],
         tags=["vq-vae", "autoencoder", "latent-space", "from-scratch"],
         **data_fields(run),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.scene_pictures import psnr
+
 from .comparison import Column, ComparisonRules, Tests, labels_of, number_of
 from .paired_scores import METHOD, Scores, against_best, no_outcomes, ranking_split, scenes_key
 from .program_store import read_entries
 from .runs import Run
 from .scene_data import CLOSE
-from .vae import decibels
 
 METRIC = "explained_variance"
 HELD_OUT = {"val": "Val", "test": "Test"}
@@ -56,7 +57,7 @@ def _scores(run: Run, split: str) -> Scores | None:
     entry = read_entries(run.folder).get(f"reconstruction, {split}")
     if entry is None:
         return None
-    return Scores(np.asarray(entry["ids"]), decibels(np.asarray(entry["errors"])), data_key(run))
+    return Scores(np.asarray(entry["ids"]), psnr(np.asarray(entry["errors"])), data_key(run))
 
 
 RULES = ComparisonRules(

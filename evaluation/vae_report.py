@@ -16,9 +16,8 @@ from . import figures, sections
 from .report import NO_VALUE, Cell, Figures, Gallery, Picture, Report, Section, Table, Text, data_uri, percent
 from .report import interval as percent_interval
 from .runs import Run, write_atomically, write_json
-from .scene_data import is_generated
 from .scene_observations import close_split
-from .scene_report import data_name, footer
+from .scene_report import data_name
 from .scene_results import SPLIT_NAMES
 from .sections import size_of, trained_for
 from .vae_observations import observe_autoencoder
@@ -96,7 +95,7 @@ def build_report(run: Run, pictures: dict[str, Any]) -> Report:
                 Section("Set-up", sections.setup(run)),
             ]
         ),
-        footer=footer(run),
+        footer=sections.footer(run),
     )
 
 
@@ -199,7 +198,7 @@ def save_galleries(run: Run, pictures: dict[str, Any]) -> None:
     """Write the sheet of reconstructions to `galleries/` of the run; where the scenes were drawn here, and so may be
     shown anywhere, also to `figures/`."""
     rows = pictures.get("rows") or []
-    for folder, allowed in (("galleries", True), ("figures", is_generated(run))):
+    for folder, allowed in (("galleries", True), ("figures", run.is_generated)):
         path = run.folder / folder / SHEET
         if rows and allowed:
             buffer = io.BytesIO()

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 from PIL import Image
 
 from metrics.efficientnet_lite import IMAGE_SIZE, NUM_FEATURES, load_efficientnet_lite0
@@ -107,7 +107,7 @@ def _ensure_inception_weights(folder: Path) -> None:
     path = folder / INCEPTION_FILE
     if path.exists():
         return
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if parse_flag_from_env("HF_HUB_OFFLINE"):
         raise FileNotFoundError(
             f"FID needs Inception's weights at {path} and HF_HUB_OFFLINE is set: put {inception_url} there, or "
             f"{OFFLINE_CHOICE}"

@@ -23,7 +23,8 @@ Args:
 def contingency_tables(references: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """Pixels per pair of labels and image: [B, T, P] with one count over all images, so that no image is looped over.
 
-    Row 0 is label 0; further rows and columns are the labels that occur in any of the images, in their order.
+    Row 0 is label 0; further rows and columns are the labels in their order: all up to the largest, or, where that is
+    large, those that occur in any of the images.
 
     Args:
         references, predictions: integer labels from 0 to `MAX_LABEL`, both [B, H, W] or both [B, pixels].

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .field_checks import is_integer, require
 from .normalization import build_norm
 
 SHORTCUTS = ("A", "B")
@@ -52,7 +53,7 @@ class ResNet6n2Config(PreTrainedConfig):
         self.widths = list(self.widths)
         if kwargs.get("num_labels") is None:  # the library's default is 2 classes
             kwargs["num_labels"] = 25 if self.id2label is None else len(self.id2label)
-        _require(_is_integer(kwargs["num_labels"], 2), "num_labels", kwargs["num_labels"], "an integer of at least 2")
+        require(is_integer(kwargs["num_labels"], 2), "num_labels", kwargs["num_labels"], "an integer of at least 2")
         super().__post_init__(**kwargs)
         if self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
@@ -64,29 +65,20 @@ class ResNet6n2Config(PreTrainedConfig):
 
     def validate_fields(self) -> None:
         """Raise `ValueError` where a field is out of its range; also run by `validate()` before the config is saved."""
-        _require(_is_integer(self.num_labels, 2), "num_labels", self.num_labels, "an integer of at least 2")
+        require(is_integer(self.num_labels, 2), "num_labels", self.num_labels, "an integer of at least 2")
         for field in ("n", "num_channels", "num_groups"):
-            _require(_is_integer(getattr(self, field), 1), field, getattr(self, field), "an integer of at least 1")
-        _require(self.shortcut in SHORTCUTS, "shortcut", self.shortcut, "'A' (zero padding) or 'B' (1x1 convolution)")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
-        three_widths = len(self.widths) == 3 and all(_is_integer(width, 1) for width in self.widths)
-        _require(three_widths, "widths", self.widths, "three integers of at least 1, one per stage")
+            require(is_integer(getattr(self, field), 1), field, getattr(self, field), "an integer of at least 1")
+        require(self.shortcut in SHORTCUTS, "shortcut", self.shortcut, "'A' (zero padding) or 'B' (1x1 convolution)")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
+        three_widths = len(self.widths) == 3 and all(is_integer(width, 1) for width in self.widths)
+        require(three_widths, "widths", self.widths, "three integers of at least 1, one per stage")
         if self.shortcut == "A":
             rising = self.widths == sorted(self.widths)
-            _require(rising, "widths", self.widths, "not decreasing with shortcut='A' (padding only adds channels)")
+            require(rising, "widths", self.widths, "not decreasing with shortcut='A' (padding only adds channels)")
         build_norm(self.norm, max(self.widths), num_groups=1)  # an unknown name raises, naming the nearest known one
         if self.norm == "gn":
             divides = all(width % self.num_groups == 0 for width in self.widths)
-            _require(divides, "num_groups", self.num_groups, f"a divisor of each of widths={self.widths}")
-
-
-def _is_integer(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _require(condition: bool, field: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"{field}={value!r} is not possible: it must be {allowed}")
+            require(divides, "num_groups", self.num_groups, f"a divisor of each of widths={self.widths}")
 
 
 __all__ = ["ResNet6n2Config"]

@@ -28,15 +28,13 @@ class DiffusersLatentSpace(nn.Module):
 
     Args:
         autoencoder: the model; its weights are a part of this module.
-        scaling_factor: replaces the model's own.
     """
 
-    def __init__(self, autoencoder: nn.Module, scaling_factor: float | None = None):
+    def __init__(self, autoencoder: nn.Module):
         super().__init__()
         config = autoencoder.config
         self.autoencoder = autoencoder
-        own = getattr(config, "scaling_factor", None)
-        self.scaling_factor = float(scaling_factor if scaling_factor is not None else own or 1.0)
+        self.scaling_factor = float(getattr(config, "scaling_factor", None) or 1.0)
         self.shift_factor = float(getattr(config, "shift_factor", None) or 0.0)
         self.downsampling_factor = 2 ** (len(config.block_out_channels) - 1)
         self.latent_channels = config.latent_channels

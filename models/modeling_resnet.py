@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -252,6 +253,14 @@ class ResNet6n2ForImageClassification(ResNet6n2PreTrainedModel):
         if not return_dict:
             return tuple(value for value in (loss, logits, outputs.hidden_states) if value is not None)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, whose `register_for_auto_class` keeps one name: `AutoModel` finds the net without its
+        classifier as well."""
+        module = type(self).__module__.rpartition(".")[2]
+        known = getattr(self.config, "auto_map", None) or {}
+        self.config.auto_map = {**known, "AutoModel": f"{module}.{ResNet6n2Model.__name__}"}
+        return super().save_pretrained(*args, **kwargs)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in fp32; smoothed in training mode only."""

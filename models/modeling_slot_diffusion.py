@@ -4,6 +4,9 @@ Slot Attention reads the image; a UNet denoises the latent of a frozen autoencod
 together on nothing but the error of the denoising (Ho et al. 2020, arXiv:2006.11239, equation 14).
 """
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,26 @@ from .scheduling_ddpm import LatentDDPMScheduler
 from .slot_diffusion_vae import build_vae, check_finite, config_of_vae, load_vae
 
 VAE_PREFIX = "vae."
+
+
+@contextmanager
+def load_reports_withheld() -> Iterator[Callable[[], None]]:
+    """Withholds what the library logs of the weights that it loads; the function given lets it through afterwards."""
+    logger, records = logging.getLogger("transformers.modeling_utils"), []
+
+    def withhold(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return False
+
+    def release() -> None:
+        for record in records:
+            logger.handle(record)
+
+    logger.addFilter(withhold)
+    try:
+        yield release
+    finally:
+        logger.removeFilter(withhold)
 
 
 @dataclass
@@ -267,7 +290,11 @@ class SlotDiffusionModel(PreTrainedModel):
         """
         if isinstance(vae, (str, Path)):
             vae = load_vae(vae, config.vae_config)
-        model = cls(type(config)(**{**config.to_dict(), "vae_config": config_of_vae(vae)}))
+        unet, channels = config.unet_config.to_dict(), config.latent_channels
+        for field in ("in_channels", "out_channels"):
+            if unet[field] == channels:  # those of the old autoencoder: left out, they are the new one's
+                del unet[field]
+        model = cls(type(config)(**{**config.to_dict(), "unet_config": unet, "vae_config": config_of_vae(vae)}))
         model.vae.load_state_dict(vae.state_dict())
         return model
 
@@ -276,26 +303,35 @@ class SlotDiffusionModel(PreTrainedModel):
         """As in the library; but the autoencoder is frozen, and has to be there whole.
 
         Raises:
-            ValueError: unreadable weights, an autoencoder that lacks tensors or has values that are not finite.
+            ValueError: unreadable weights; weights of another shape, of the autoencoder even where
+                `ignore_mismatched_sizes` is set; an autoencoder that lacks tensors or has values that are not finite.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
         source = str(pretrained_model_name_or_path)
+        options = {**kwargs, "ignore_mismatched_sizes": True, "output_loading_info": True}  # told in one line, below
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+            with load_reports_withheld() as release:
+                model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         except SafetensorError as error:
             raise ValueError(
                 f"{source}: the weights cannot be read as safetensors ({error}); the file is damaged, take another copy"
             ) from error
-        model, info = loaded
-        mismatched = [entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]]
+        mismatched = sorted(entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"])
         lost = sorted(name for name in [*info["missing_keys"], *mismatched] if name.startswith(VAE_PREFIX))
         if lost:
             whole = len(lost) == sum(name.startswith(VAE_PREFIX) for name in model.state_dict())
-            what = "the whole VAE is" if whole else f"{len(lost)} tensors of the VAE are"
+            what = "the whole VAE is missing" if whole else f"{len(lost)} tensors of the VAE are missing or misshapen"
             raise ValueError(
-                f"{source}: {what} missing, such as {lost[0]}. The VAE is not trained here and cannot be made anew: "
-                "take another copy of the checkpoint"
+                f"{source}: {what}, such as {lost[0]}. The VAE is not trained here and cannot be made anew: take "
+                "another copy of the checkpoint"
             )
+        if mismatched and not ignore_mismatched:
+            raise ValueError(
+                f"{source}: {len(mismatched)} of the weights are of another shape than config.json says, the first is "
+                f"{mismatched[0]}; take another copy of the checkpoint"
+            )
+        release()
         check_finite(model.vae, source)
         model._freeze()
         return (model, info) if wants_info else model

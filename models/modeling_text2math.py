@@ -67,7 +67,8 @@ class Text2MathPreTrainedModel(PreTrainedModel):
 
     def parameter_groups(self) -> dict[str, list[str]]:
         """Every parameter's name in one of `decay` (weights of linear layers and LSTMs), `no_decay` (biases, vectors of
-        tokens), and for a BERT encoder `encoder` (all its matrices) and `encoder_no_decay` (its biases and norms)."""
+        tokens), and for a BERT encoder `encoder` (its matrices, which training decays only where `group_weight_decay`
+        names them) and `encoder_no_decay` (its biases and norms)."""
         groups: dict[str, list[str]] = {"decay": [], "no_decay": [], "encoder": [], "encoder_no_decay": []}
         for prefix, module in self.named_modules():
             in_bert = prefix.startswith("encoder.bert")
@@ -138,11 +139,10 @@ class Text2MathForProgramGeneration(Text2MathPreTrainedModel, GenerationMixin):
         if config.vocab_size < bert.config.vocab_size:
             tokens = bert.config.vocab_size
             raise ValueError(f"vocab_size is {config.vocab_size}, but {path_or_name} alone has {tokens} tokens")
-        fixed = [name for name in config.bert_config if "dropout" not in name]
-        if fixed:
-            raise ValueError(
-                f"bert_config sets {', '.join(fixed)}, which the checkpoint does; dropout alone may be set"
-            )
+        free = [name for name in bert.config.to_dict() if "dropout" in name]
+        if fixed := [name for name in config.bert_config if name not in free]:
+            allowed = ", ".join(free)
+            raise ValueError(f"bert_config sets {', '.join(fixed)}: beside a checkpoint it may set {allowed} alone")
         fields = copy.deepcopy(config.to_dict()) | {"bert_config": bert.config.to_diff_dict() | config.bert_config}
         model = cls(type(config)(**fields))
         model._adopt_bert(bert, digit_ids(path_or_name, len(config.number_token_ids)))

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from transformers import BitImageProcessor
 from transformers.utils import ModelOutput
 
+from .configuration_slot_diffusion import SlotDiffusionConfig
 from .field_checks import is_integer
-from .modeling_slot_diffusion import SlotDiffusionModel
+from .modeling_slot_diffusion import SlotDiffusionModel, load_reports_withheld
 
 DEFAULT_STEPS = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
 OUTPUT_TYPES = ("pt", "pil")
@@ -73,19 +74,20 @@ class SlotDiffusionPipeline:
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "SlotDiffusionPipeline":
         """Model and image processor of a run folder.
 
-        `kwargs` go to `SlotDiffusionModel.from_pretrained` (such as `dtype`), whose errors see; besides, ValueError
-        where any of the weights is missing or of another shape. Convolutions are laid out channels_last, which is the
-        faster format.
+        `kwargs` go to `SlotDiffusionModel.from_pretrained` (such as `dtype`), whose errors see; besides,
+        FileNotFoundError where there is no such folder, ValueError where it holds another model, or any of the weights
+        is missing or of another shape. Convolutions are laid out channels_last, which is the faster format.
         """
-        options = {**kwargs, "ignore_mismatched_sizes": True, "output_loading_info": True}  # told in one line, below
-        model, info = SlotDiffusionModel.from_pretrained(folder, **options)
-        mismatched = [entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]]
-        for what, names in (("missing", info["missing_keys"]), ("of another shape than config.json says", mismatched)):
-            if names:
-                raise ValueError(
-                    f"{folder}: {len(names)} of the weights are {what}, the first is {sorted(names)[0]}; take another "
-                    "copy of the folder"
-                )
+        _check_folder(Path(folder, kwargs.get("subfolder") or ""))
+        options = {**kwargs, "ignore_mismatched_sizes": False, "output_loading_info": True}
+        with load_reports_withheld() as release:
+            model, info = SlotDiffusionModel.from_pretrained(folder, **options)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(
+                f"{folder}: {len(missing)} of the weights are missing, the first is {missing[0]}; take another copy of "
+                "the folder"
+            )
+        release()
         model = model.to(memory_format=torch.channels_last)
         own = (Path(folder) / "preprocessor_config.json").is_file()
         return cls(model, BitImageProcessor.from_pretrained(folder) if own else None)
@@ -105,15 +107,16 @@ class SlotDiffusionPipeline:
         self,
         slots: Tensor | np.ndarray | Sequence | None = None,
         image: Tensor | Image.Image | Sequence[Image.Image] | None = None,
-        seed: int | torch.Generator = 0,
+        seed: int | torch.Generator | None = None,
         sample_ids: Sequence[int] | None = None,
         num_inference_steps: int | None = None,
-        scheduler: str | Any = "ddpm",
+        scheduler: str | Any | None = None,
         batch_size: int = 16,
         progress_bar: bool = True,
         output_type: str = "pt",
         latents: Tensor | None = None,
         num_slots: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> SlotDiffusionPipelineOutput:
         """Draw one image for each set of slots, or for the slots of each image.
 
@@ -121,17 +124,18 @@ class SlotDiffusionPipeline:
             slots: [N, K, slot_size] from anywhere, a tensor, array or nested lists: any K, any mixture of images.
                 Exclusive with `image`.
             image: [N, 3, H, W] in [-1, 1] of the model's size, or pictures of any size.
-            seed: of all noise, in [0, 2^63); a generator gives one by one draw.
+            seed: of all noise, in [0, 2^63), default 0; a generator gives one by one draw.
             sample_ids: N integers in [0, 2^40), default 0, 1, …; samples of the same id get the same noise.
             num_inference_steps: from 1 to T, for `"dpmsolver++"` to T - 1. Default: 1000, 50 and 20 in the order of
                 `scheduler`'s names (the most where that is less); of an instance those that it is set to.
-            scheduler: `"ddpm"` (ancestral, ours), `"ddim"` or `"dpmsolver++"` (diffusers', with our chain), or any
-                scheduler with diffusers' interface and the model's chain; an instance is left as it is.
+            scheduler: `"ddpm"` (ancestral, ours, the default), `"ddim"` or `"dpmsolver++"` (diffusers', with our
+                chain), or any scheduler with diffusers' interface and the model's chain; an instance is left as it is.
             batch_size: samples denoised at a time, at least 1.
             progress_bar: one over all steps of all batches, on stderr.
             output_type: `"pt"` or `"pil"`.
             latents: [N, C, h, w] to begin with, standard normal. Default: drawn.
             num_slots: K for `image`; another than the config's only where slots are sampled.
+            generator: stands for `seed`, exclusive with it.
 
         Raises:
             ValueError: an argument that does not fit, saying which and how; slots that are not finite; latents that
@@ -145,11 +149,11 @@ class SlotDiffusionPipeline:
         pixel_values = self._check_source(slots, image, num_slots)
         count = len(slots) if pixel_values is None else len(pixel_values)
         ids = _checked_ids(sample_ids, count)
-        seed = _seed_of(seed)
+        seed = _seed_of(seed, generator)
         self._check_latents(latents, count)
 
         # 2. the timesteps
-        prepared = self._prepared(scheduler, num_inference_steps)
+        prepared = self._prepared("ddpm" if scheduler is None else scheduler, num_inference_steps)
 
         # 3. batch after batch
         parts: list[tuple[Tensor | None, ...]] = []
@@ -209,9 +213,12 @@ class SlotDiffusionPipeline:
         return self._pixel_values(values["pixel_values"])
 
     def _check_latents(self, latents: Tensor | None, count: int) -> None:
+        if latents is None:
+            return
         expected = (count, *self.model.config.latent_shape)
-        if latents is not None and tuple(latents.shape) != expected:
+        if tuple(latents.shape) != expected:
             raise ValueError(f"latents have shape {list(latents.shape)}: they must be {list(expected)}")
+        _check_finite(latents, "latents", 0)
 
     def _slots_of(
         self, pixel_values: Tensor, ids: list[int], seed: int, num_slots: int | None
@@ -246,6 +253,7 @@ class SlotDiffusionPipeline:
                 ),
             }[scheduler]()
         else:
+            _check_instance(scheduler)
             _check_chain(scheduler, own)
             chosen = copy.deepcopy(scheduler) if steps is not None else _afresh(scheduler, self.device)
             # Some of diffusers' clip samples unless told otherwise, and latents are not confined to [-1, 1].
@@ -278,6 +286,16 @@ class SlotDiffusionPipeline:
         return sample
 
 
+def _check_folder(folder: Path) -> None:
+    """FileNotFoundError or ValueError where `folder` holds no slot diffusion model."""
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if folder.is_dir() else "is not a folder that exists"
+        raise FileNotFoundError(f"{folder} {what}; give a run folder of the family slotdiff")
+    kind = SlotDiffusionConfig.get_config_dict(folder)[0].get("model_type")
+    if kind != SlotDiffusionConfig.model_type:
+        raise ValueError(f"{folder} holds a model of type {kind!r}, not {SlotDiffusionConfig.model_type!r}")
+
+
 def _upright_rgb(picture: Image.Image) -> Image.Image:
     """RGB as in training: turned by its EXIF orientation, transparency on white. ValueError for greys beyond 8 bits,
     which Pillow would clip."""
@@ -292,6 +310,18 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
 
 def _takes_generators(scheduler: Any) -> bool:
     return "generator" in scheduler.step.__code__.co_varnames
+
+
+def _check_instance(scheduler: Any) -> None:
+    if isinstance(scheduler, type):
+        name = scheduler.__name__
+        raise ValueError(
+            f"scheduler is the class {name}; give an instance: {name}.from_config(model.scheduler().config)"
+        )
+    if not all(hasattr(scheduler, name) for name in ("config", "set_timesteps", "step")):
+        raise ValueError(
+            f"scheduler is of type {type(scheduler).__name__}; give one of {', '.join(DEFAULT_STEPS)}, or an instance"
+        )
 
 
 def _check_chain(scheduler: Any, own: Any) -> None:
@@ -343,7 +373,17 @@ def _default_processor(image_size: int) -> BitImageProcessor:
     )
 
 
-def _seed_of(seed: int | torch.Generator) -> int:
+def _seed_of(seed: int | torch.Generator | None, generator: torch.Generator | None) -> int:
+    if generator is not None:
+        if seed is not None:
+            raise ValueError("give either seed or generator")
+        if not isinstance(generator, torch.Generator):
+            raise ValueError(
+                f"generator is of type {type(generator).__name__}: it must be one torch.Generator for all samples"
+            )
+        seed = generator
+    if seed is None:
+        return 0
     if isinstance(seed, torch.Generator):
         return int(torch.randint(MAX_SEED - 1, (1,), generator=seed, device=seed.device))
     if not is_integer(seed, 0) or seed >= MAX_SEED:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from .field_checks import is_integer, require
 from .normalization import GroupNorm
 from .normalization_passes import compute_dtype
 
@@ -136,6 +137,8 @@ class SlotAttention(nn.Module):
         super().__init__()
         if slot_init not in ("sampled", "learned"):
             raise ValueError(f"slot_init={slot_init!r} is not possible: it must be 'sampled' or 'learned'")
+        _require_positive("num_slots", num_slots)
+        _require_positive("num_iterations", num_iterations)
         self.input_size, self.slot_size, self.num_slots = input_size, slot_size, num_slots
         self.num_iterations, self.epsilon = num_iterations, epsilon
         self.slot_init, self.fold_projections, self.implicit_gradient = slot_init, fold_projections, implicit_gradient
@@ -169,6 +172,8 @@ class SlotAttention(nn.Module):
             noise: standard normal [B, K, D], for sampled slots only. Default: drawn from `generator`, or from torch's
                 global one; give it where results must not depend on the order of calls.
         """
+        if num_slots is not None:
+            _require_positive("num_slots", num_slots)
         if self.slot_init == "learned":
             if num_slots not in (None, self.num_slots):
                 raise ValueError(f"num_slots={num_slots}: slot_init='learned' has {self.num_slots}; use 'sampled'")
@@ -199,6 +204,7 @@ class SlotAttention(nn.Module):
             inputs: [B, N, input_size].
             slots: where to start, [B, K, D]. Default: `initial_slots` with the other three arguments.
         """
+        _require_positive("num_iterations", self.num_iterations)
         if inputs.ndim != 3 or inputs.shape[2] != self.input_size:
             raise ValueError(f"inputs have shape {list(inputs.shape)}: they must be [B, N, {self.input_size}]")
         if slots is None:
@@ -268,6 +274,10 @@ class SlotAttention(nn.Module):
             f"epsilon={self.epsilon}, fold_projections={self.fold_projections}, "
             f"implicit_gradient={self.implicit_gradient}"
         )
+
+
+def _require_positive(field: str, value: int) -> None:
+    require(is_integer(value, 1), field, value, "an integer of at least 1")
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -100,6 +100,9 @@ class Text2MathTokenizer(PreTrainedTokenizerFast):
     def _encode_plus(self, text, text_pair=None, is_split_into_words: bool = False, **kwargs) -> BatchEncoding:
         if text_pair is not None or is_split_into_words:
             raise ValueError("this tokenizer takes problems as whole texts: no text pairs and no split words")
+        for option in ("return_offsets_mapping", "return_overflowing_tokens"):
+            if kwargs.get(option):
+                raise ValueError(f"{option} is not possible: numbers are masked before the text is split")
         problems = [text] if isinstance(text, str) else list(text)
         wrong = next((index for index, problem in enumerate(problems) if not isinstance(problem, str)), None)
         if wrong is not None:
@@ -122,6 +125,9 @@ class Text2MathTokenizer(PreTrainedTokenizerFast):
         else:
             encoding.update(BatchEncoding({"number_values": values}, tensor_type=tensors))
         return encoding
+
+    def _switch_to_target_mode(self) -> None:
+        raise ValueError("text_target: targets are programs, whose ids `encode_program` gives")
 
     def _reserved(self) -> re.Pattern[str]:
         """The spellings of the tokens that a problem's text must not be taken for: `<pad>`, `<number>`, …."""

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,23 @@ SOURCE, CONTENT = "source_sha256", "tensors_sha256"
 LFS_POINTER = b"version https://git-lfs"
 TEXT_CONTROLS = b"\t\n\f\r"
 HEAD_BYTES, SHOWN = 256, 40
+
+
+class ForeignCheckpoint(ValueError):
+    """Tensors that are not those of the VAE: the message names them all, `brief` at most three of each kind."""
+
+    def __init__(self, path: Path, wrong: dict[str, list[str]]):
+        super().__init__(self._message(path, wrong, None))
+        self.brief = self._message(path, wrong, 3)
+
+    @staticmethod
+    def _message(path: Path, wrong: dict[str, list[str]], most: int | None) -> str:
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:most])}{', ...' if len(names[:most]) < len(names) else ''}"
+            for what, names in wrong.items()
+            if names
+        ]
+        return f"{path} is not a checkpoint of this VAE; {'; '.join(parts)}"
 
 
 def plain_state_dict(state: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +69,8 @@ def load_course_checkpoint(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not readable, or not this model's: every missing, surplus or misshapen tensor is named.
+        ValueError: not readable, or not this model's ([`ForeignCheckpoint`]): every missing, surplus or misshapen
+            tensor is named.
         OSError: the conversion cannot be written to `folder`; a warning where no folder was given.
     """
     path = Path(path)
@@ -101,10 +121,20 @@ def _unpickle(path: Path) -> dict[str, Any]:
             if broken is not None:
                 raise ValueError(f"the checksum of its part {broken} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose message advises to load it unsafely
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint: it is no pickle of tensors, or damaged"
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it holds objects other than tensors ({found[1]}); save only its "
+            'state dict, torch.save(checkpoint["state_dict"], ...)'
+        ) from error
     except Exception as error:  # a damaged pickle is a program that no one wrote: anything may come of it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as a checkpoint: {reason[:200]}; it is damaged or holds more than tensors"
+            f"{path} cannot be read as a checkpoint: {reason[:200]}; it is damaged, take another copy of it"
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__} where a state dict is expected")
@@ -122,10 +152,8 @@ def _checked(state: dict[str, Any], expected: dict[str, torch.Size], path: Path)
             odd.append(f"{name} {list(value.shape)} instead of {list(shape)}")
         elif value is not None and not (isinstance(value, Tensor) and value.is_floating_point()):
             odd.append(f"{name} (no floating-point tensor)")
-    found = (("missing", missing), ("surplus", surplus), ("misshapen", odd))
     if missing or surplus or odd:
-        parts = [f"{len(names)} {what}: {', '.join(names)}" for what, names in found if names]
-        raise ValueError(f"{path} is not a checkpoint of this VAE; {'; '.join(parts)}")
+        raise ForeignCheckpoint(path, {"missing": missing, "surplus": surplus, "misshapen": odd})
     tensors = {name: state[name].detach().float().contiguous() for name in expected}
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:

@@ -234,6 +234,10 @@ def test_drawn_scenes(tmp_path, monkeypatch, difficulty):
     assert more["train"][:6] == dataset["train"][:]  # ids included
     forbid_work(monkeypatch)
     assert load_clevrtex(fields)["val"][:] == dataset["val"][:]
+    with pytest.raises(
+        DataError, match="the drawn data have no test split, only train, val: set num_test to at least 1"
+    ):
+        load_clevrtex(fields, need=["test"])
 
 
 def test_drawn_and_stored_scenes_have_the_same_columns(tmp_path, fields):

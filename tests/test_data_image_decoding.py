@@ -1,6 +1,7 @@
 """Every mode of picture, and every kind of damage."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -188,8 +189,14 @@ def test_a_bomb_is_refused_where_warnings_are_errors():
 def test_what_is_no_file(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    assert inspect(tmp_path, "folder")[0].error == "not a regular file"
-    assert inspect(tmp_path, "dangling")[0].error == "not a regular file"
+    os.mkfifo(tmp_path / "pipe")
+    reasons = {
+        "folder": "a folder",
+        "dangling": "no such file",
+        "nowhere": "no such file",
+        "pipe": "not a regular file",
+    }
+    assert {name: inspect(tmp_path, name)[0].error for name in reasons} == reasons
     monkeypatch.setattr(image_decoding, "MAX_FILE_BYTES", 10)
     (tmp_path / "large.png").write_bytes(PNG)
     with pytest.raises(BadImage, match="more than"):

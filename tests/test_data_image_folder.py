@@ -56,6 +56,13 @@ def test_flat_class_folders(tmp_path):
     assert {file.split for file in files} == {None}
 
 
+def test_a_test_folder_that_comes_later_leaves_the_places_of_the_others(tmp_path):
+    _, _, before = list_images(touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg", "val/b/4.jpg"))
+    _, _, after = list_images(touch(tmp_path, "test/a/5.jpg", "test/b/6.jpg"))
+    assert [file.path for file in after[:4]] == [file.path for file in before]
+    assert [file.split for file in after] == ["train", "train", "val", "val", "test", "test"]
+
+
 @pytest.mark.parametrize("val_name", ["val", "valid", "validation", "Val"])
 def test_split_folders_below_a_wrapping_one(tmp_path, val_name):
     touch(tmp_path, "wrap/train/a/1.jpg", "wrap/train/b/1.jpg", f"wrap/{val_name}/b/1.jpg")

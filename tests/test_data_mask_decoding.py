@@ -93,7 +93,7 @@ def test_levels_of_grey_and_palettes_can_mean_colours():
     ("content", "coding", "message"),
     [
         (b"", "auto", "empty"),
-        (b"not an image", "auto", "unreadable"),
+        (b"not an image", "auto", "^not an image that Pillow can identify$"),
         (stored(palette_image())[:90], "auto", "unreadable"),
         (stored(Image.fromarray(IDS.astype(np.uint8)), format="JPEG"), "auto", "JPEG"),
         (stored(Image.fromarray(IDS.astype(np.float32)), format="TIFF"), "auto", "floating-point"),
@@ -120,7 +120,7 @@ def test_bomb_sized_masks_are_refused(monkeypatch):
 def test_read_mask(tmp_path):
     palette_image().save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), IDS)
-    with pytest.raises(BadImage, match="not a regular file"):
+    with pytest.raises(BadImage, match="no such file"):
         read_mask(tmp_path / "b.png")
 
 

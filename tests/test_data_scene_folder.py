@@ -155,3 +155,5 @@ def test_other_pictures_are_carved(tmp_path):
     assert splits_of(tmp_path, names, val=0.25, test=0.1) == found
     assert splits_of(tmp_path, names, val=0.25, test=0.1, seed=1) != found
     assert set(splits_of(tmp_path, names, val=1).values()) == {"val"}
+    with pytest.raises(DataError, match=r"^too few pictures \(1\) to carve val_fraction 0.2 and test_fraction 0.0"):
+        splits_of(tmp_path / "one", ["0.png"])

@@ -278,6 +278,10 @@ def test_without_arguments_all_runs_get_a_front_page(copy, tmp_path, monkeypatch
     for run in ("bn", "none"):
         numbers = metrics_of(root / "runs" / "resnet" / "norms" / run)["metrics"]["val"]
         assert f"{100 * numbers['accuracy']:.1f}\u00a0%" in page
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_all.main(["--runs", "elsewhere/runs"]) == 0
+    assert "elsewhere/runs/report/index.html" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    monkeypatch.chdir(root)
 
     def unreadable(folders, out):
         raise RunError("predictions.npz is damaged")

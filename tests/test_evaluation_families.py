@@ -7,6 +7,7 @@ from evaluation.comparison import ComparisonRules
 from evaluation.families import FAMILIES, family_module, source_files
 from evaluation.options import Options
 from evaluation.runs import Run, RunError
+from evaluation.sources import model_code
 
 
 def run_of(family: str) -> Run:
@@ -45,3 +46,17 @@ def test_a_familys_files_leave_another_familys_evaluation_alone():
     assert "resnet.py" in resnet - text2math and "text2math_report.py" in text2math - resnet
     assert {"report.py", "pipeline.py", "accuracy.py", "bootstrap.py"} <= resnet & text2math
     assert "lookup.py" in text2math - resnet and "grad_cam.py" in resnet - text2math
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("resnet", {"modeling_resnet.py", "normalization_passes.py"}),
+        ("text2math", {"beam_search.py", "programs.py", "tokenization_text2math.py"}),
+        ("slotattn", {"slot_attention.py", "slot_decoders.py", "slot_noise.py"}),
+        ("slotdiff", {"scheduling_ddpm.py", "slot_unet_blocks.py", "vector_quantizer.py", "diffusion_noise.py"}),
+        ("vae", {"modeling_vqvae.py", "vector_quantizer.py"}),
+    ],
+)
+def test_a_familys_model_is_among_its_files(family, names):
+    assert names <= {path.name for path in model_code(family)} <= {path.name for path in source_files(family)}

@@ -144,8 +144,8 @@ def test_figures_carry_their_numbers():
     top, bottom = shown.axes
     assert top.lines[0].get_ydata().tolist() == [row["overlap"] for row in details["by_size"]]
     assert [bar.get_height() for bar in bottom.patches] == [row["objects"] for row in details["by_size"]]
-    labels = [scene_figures.size_label(row) for row in details["by_size"]]
-    assert labels[0].startswith("under") or "to" in labels[0]
+    sizes = ({"low": 0, "high": 0.01}, {"low": 0.01, "high": 0.02}, {"low": 0.08, "high": 1})
+    assert [scene_figures.size_label(row) for row in sizes] == ["under 1 %", "1 to 2 %", "over 8 %"]
     bars = scene_figures.histogram(details["histogram"]).axes[0].patches
     assert [bar.get_height() for bar in bars] == details["histogram"]["counts"]
     objects = scene_figures.by_objects(details["by_objects"]).axes[0].lines[0].get_ydata().tolist()

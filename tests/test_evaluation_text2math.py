@@ -238,6 +238,14 @@ def test_dev_is_looked_at_where_val_was_carved(base, tmp_path):
     assert numbers["lookup_whole_unseen_exact_match"] == pytest.approx(np.mean(np.array(exact)[unseen]))
     assert numbers["unseen_samples"] == sum(unseen) < numbers["novel_samples"]
     assert "lookup_whole_exact_match" not in result["metrics"]["val"]
+    assert result["evaluation"]["carved"]
+
+
+def test_a_fraction_to_carve_counts_only_where_there_is_no_dev_json(base, tmp_path):
+    data = {"path": str(base / "mathqa"), "dev_fraction": 0.1}
+    folder = make_run(tmp_path / "fraction", base, steps=5, data=data)
+    result = text2math.evaluate(load_run(folder), Options(device="cpu", splits=("val", "test"), beams=(1,)))
+    assert not result["evaluation"]["carved"] and "unseen_samples" not in result["metrics"]["test"]
 
 
 def test_a_field_of_another_version_and_missing_data_are_named(copy):

@@ -55,7 +55,7 @@ def test_the_card_says_by_which_search_its_numbers_are(trained, tmp_path):
     content = json.loads((folder / "metrics.json").read_text())
     del content["evaluation"]
     (folder / "metrics.json").write_text(json.dumps(content))
-    assert "The numbers below are those of greedy search." in write_card(folder).read_text()
+    assert "The numbers above are those of greedy search." in write_card(folder).read_text()
 
 
 @pytest.mark.parametrize("choice", [None, "load_best_model_at_end", "early_stopping_patience"])

@@ -105,7 +105,7 @@ def test_a_run_that_was_only_trained_speaks_of_its_history(run):
 
 
 def test_a_carved_part_is_called_so(run):
-    run.recipe["data"]["tune_size"] = 30
+    run.evaluation["carved"] = True
     assert "On the carved validation part (60 problems)" in said(run)
     assert "validation (carved from train)" in str(text2math_report.results_table(run).rows)
 

@@ -159,7 +159,7 @@ def test_wrong_use_is_named(metric):
 
 def test_inception_offline_fails_at_once_and_names_the_choice(monkeypatch):
     monkeypatch.setattr(image_features, "INCEPTION_FILE", "inception-that-is-not-there.pt")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=r"inception-that-is-not-there.pt .*config_name=\"efficientnet_lite0\""):
         metrics.load("frechet_distance")
     with pytest.raises(ValueError, match="did you mean 'inception'"):
@@ -171,7 +171,7 @@ def test_inception_that_cannot_be_fetched_leaves_nothing_behind(monkeypatch, tmp
         Path(fpath, "half").write_text("half a file")
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("cleanfid.downloads_helper.check_download_inception", broken_download)
     with pytest.raises(FileNotFoundError, match=r"failed \(URLError: .*no route to host.*\).*efficientnet_lite0"):
         image_features._ensure_inception_weights(tmp_path)

@@ -29,6 +29,15 @@ def dev(shared) -> list[dict]:
     return json.loads((shared / "data/mathqa/dev.json").read_text(encoding="utf-8"))
 
 
+def test_a_missing_prediction_is_wrong(module):
+    gold, problems = ["add(n0,n1)", "add(n0,n1)"], ["3 and 4", "5 and 6"]
+    given = {"predictions": ["add(n0,n1)", None]}
+    assert module("exact_match", **given, references=gold)["exact_match"] == 0.5
+    assert module("token_match", **given, references=gold)["token_match"] == 0.5
+    assert module("execution_accuracy", **given, problems=problems, answers=[7, 11])["execution_accuracy"] == 0.5
+    assert module("program_validity", **given, problems=problems)["parses"] == 0.5
+
+
 def test_exact_match_drops_one_trailing_bar_on_either_side(module):
     pairs = [
         ("add(n0,n1)", "add(n0,n1)", True),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from small_slot_diffusion import build, images, slots_for
 
 from models import SlotDiffusionPipeline
@@ -51,13 +52,27 @@ def spoiled(count: int) -> torch.Tensor:
         ({"slots": slots_for(2), "num_inference_steps": 2.5}, r"num_inference_steps=2.5 "),
         ({"slots": slots_for(2), "num_inference_steps": 0, "scheduler": "ddim"}, "num_inference_steps=0"),
         ({"slots": slots_for(2), "scheduler": "euler"}, r"scheduler='euler' .* ddpm, ddim, dpmsolver\+\+"),
+        (
+            {"slots": slots_for(2), "scheduler": DDIMScheduler},
+            r"scheduler is the class DDIMScheduler; give an instance",
+        ),
+        ({"slots": slots_for(2), "scheduler": 3}, r"scheduler is of type int; give one of ddpm"),
         ({"slots": slots_for(2), "batch_size": 0}, "batch_size=0"),
         ({"slots": slots_for(2), "output_type": "np"}, "output_type='np'"),
         ({"slots": slots_for(2), "seed": -1}, r"seed=-1 .* \[0, 2\^63\)"),
         ({"slots": slots_for(2), "seed": 1.5}, r"seed=1.5"),
+        ({"slots": slots_for(2), "seed": 0, "generator": torch.Generator()}, "give either seed or generator"),
+        (
+            {"slots": slots_for(2), "generator": [torch.Generator()]},
+            "generator is of type list: it must be one torch.Generator",
+        ),
         ({"slots": slots_for(2), "sample_ids": [1]}, "1 sample_ids for 2 samples"),
         ({"slots": slots_for(2), "sample_ids": [1, -1]}, r"sample_ids has -1"),
         ({"slots": slots_for(2), "latents": torch.zeros(2, 3, 8, 8)}, r"latents have shape .* \[2, 3, 4, 4\]"),
+        (
+            {"slots": slots_for(2), "latents": torch.full((2, 3, 4, 4), torch.nan)},
+            "latents hold values that are not fin",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_error(short, arguments, message):
@@ -72,3 +87,22 @@ def test_damaged_weights_are_named():
         model.unet.conv_out.bias[0] = float("nan")
     with pytest.raises(ValueError, match="the latent of sample id 7 is not finite: the UNet's weights are damaged"):
         SlotDiffusionPipeline(model)(slots_for(1), sample_ids=[7], num_inference_steps=2, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (None, FileNotFoundError, "is not a folder that exists; give a run folder"),
+        ("", FileNotFoundError, "has no config.json; give a run folder"),
+        ('{"model_type": "slot_vqvae"}', ValueError, "holds a model of type 'slot_vqvae', not 'slot_diffusion'"),
+    ],
+)
+def test_a_folder_without_such_a_model_is_told_as_such(tmp_path, config, error, message):
+    folder = tmp_path / "run"
+    if config is not None:
+        folder.mkdir()
+    if config:
+        (folder / "config.json").write_text(config)
+    with pytest.raises(error, match=f"{folder} {message}") as caught:
+        SlotDiffusionPipeline.from_pretrained(folder)
+    assert len(str(caught.value).splitlines()) == 1

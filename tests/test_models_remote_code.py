@@ -104,13 +104,15 @@ def test_loads_where_the_project_is_not_importable_and_its_code_is_trusted(tmp_p
 
 def test_the_saved_folder_holds_the_code_and_nothing_of_this_machine(tmp_path):
     build().save_pretrained(tmp_path)
-    code = {"configuration_resnet.py", "modeling_resnet.py", "normalization.py", "normalization_passes.py"}
+    code = {f"{name}.py" for name in ("configuration_resnet", "field_checks", "modeling_resnet", "normalization")}
+    code.add("normalization_passes.py")
     assert {path.name for path in tmp_path.glob("*.py")} == code
     for name in code:
         assert (tmp_path / name).read_text() == (ROOT / "models" / name).read_text()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_resnet.ResNet6n2Config",
+        "AutoModel": "modeling_resnet.ResNet6n2Model",
         "AutoModelForImageClassification": "modeling_resnet.ResNet6n2ForImageClassification",
     }
     assert str(ROOT) not in (tmp_path / "config.json").read_text()

@@ -217,6 +217,21 @@ def test_another_number_of_slots_at_inference():
     assert attention(inputs, noise=noise(2, 5, 4))[0].shape == (2, 5, 4)
 
 
+@pytest.mark.parametrize("number", [0, -1, 2.0, True])
+@pytest.mark.parametrize("fields", [{}, {"slot_init": "learned"}])
+def test_an_impossible_number_is_named(number, fields):
+    attention, message = module(**fields), rf"num_slots={number} .* an integer of at least 1"
+    with pytest.raises(ValueError, match=message):
+        attention(noise(2, 9, 6), num_slots=number)
+    with pytest.raises(ValueError, match=message):
+        attention.initial_slots(2, number)
+    with pytest.raises(ValueError, match=message):
+        module(**{**fields, "num_slots": number})
+    attention.num_iterations = number
+    with pytest.raises(ValueError, match=message.replace("num_slots", "num_iterations")):
+        attention(noise(2, 9, 6))
+
+
 def test_learned_slots():
     attention, inputs = module(slot_init="learned"), noise(2, 9, 6)
     assert {n for n, _ in attention.named_parameters() if n.startswith("slots")} == {"slots_init"}

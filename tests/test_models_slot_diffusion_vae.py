@@ -44,14 +44,14 @@ def test_from_parts_copies_the_vae(kind, tmp_path):
     assert bool(model.vae.encoder.conv_in.weight.any())  # a copy
 
 
-def library_vae(kind: str) -> torch.nn.Module:
+def library_vae(kind: str, latent_channels: int = 3) -> torch.nn.Module:
     torch.manual_seed(1)
     fields = {
         "down_block_types": ["DownEncoderBlock2D"] * 3,
         "up_block_types": ["UpDecoderBlock2D"] * 3,
         "block_out_channels": [8, 8, 8],
         "norm_num_groups": 4,
-        "latent_channels": 3,
+        "latent_channels": latent_channels,
         "scaling_factor": 0.5,
     }
     if kind == "AutoencoderKL":
@@ -84,9 +84,18 @@ def test_autoencoders_of_diffusers(kind, tmp_path):
         torch.testing.assert_close(again.decode_latents(expected), pictures)
 
 
+def test_the_unet_follows_the_channels_of_the_autoencoder():
+    library = library_vae("AutoencoderKL", latent_channels=4)
+    model = SlotDiffusionModel.from_parts(config(), library)
+    assert model.config.latent_shape == (4, 4, 4)
+    assert model.unet.config.in_channels == model.unet.config.out_channels == 4
+    assert model.config.unet_config.base_channels == config().unet_config.base_channels
+    assert model(**training_inputs(model)).loss.isfinite()
+
+
 def test_a_latent_that_does_not_fit_is_named():
-    with pytest.raises(ValueError, match=r"unet_config.in_channels=3 .* 5, the channels of the latent"):
-        SlotDiffusionModel.from_parts(config(), build_vae(latent_channels=5))
+    with pytest.raises(ValueError, match=r"image_size=16 .* a multiple of 32: the VAE divides it by 16"):
+        SlotDiffusionModel.from_parts(config(), build_vae(widths=(8, 8, 8, 8, 8)))
     with pytest.raises(TypeError, match="SlotUNetModel is no autoencoder"):
         SlotDiffusionModel.from_parts(config(), SlotUNetModel(config().unet_config))
 
@@ -166,6 +175,10 @@ def without(*names: str):
     return lambda state: {name: tensor for name, tensor in state.items() if not name.startswith(names)}
 
 
+def misshapen(name: str):
+    return lambda state: state | {name: torch.zeros(5, 3)}
+
+
 def with_infinity(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return state | {"vae.quant_conv.bias": torch.full((3,), torch.inf)}
 
@@ -174,32 +187,47 @@ def with_infinity(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     ("change", "message"),
     [
         (without("vae."), r"the whole VAE is missing, such as vae\..*cannot be made anew"),
-        (without("vae.quant_conv."), r"2 tensors of the VAE are missing, such as vae.quant_conv.bias\. .*another copy"),
+        (
+            without("vae.quant_conv."),
+            r"2 tensors of the VAE are missing or misshapen, such as vae.quant_conv.bias\. .*another copy",
+        ),
+        (
+            misshapen("vae.quantize.embedding.weight"),
+            r"1 tensors of the VAE are .*, such as vae.quantize.embedding.weight",
+        ),
+        (
+            misshapen("unet.conv_in.weight"),
+            r"1 of the weights are of another shape .* is unet.conv_in.weight; take ano",
+        ),
         (with_infinity, "tensor quant_conv.bias of the VAE holds values that are not finite"),
     ],
 )
-def test_a_checkpoint_without_its_vae_does_not_load(change, message, tmp_path):
+def test_a_checkpoint_without_its_vae_does_not_load(change, message, tmp_path, caplog):
     build().save_pretrained(tmp_path)
     rewrite(tmp_path, change)
     with pytest.raises(ValueError, match=message) as caught:
         SlotDiffusionModel.from_pretrained(tmp_path)
     assert str(tmp_path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert "LOAD REPORT" not in caplog.text
 
 
-def test_other_weights_may_be_missing_as_in_the_library(tmp_path):
+def test_other_weights_may_be_missing_as_in_the_library(tmp_path, caplog):
     model = build()
     model.save_pretrained(tmp_path)
     rewrite(tmp_path, lambda state: {k: v for k, v in state.items() if k != "unet.conv_in.weight"})
     again, info = SlotDiffusionModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert set(info["missing_keys"]) == {"unet.conv_in.weight"}
+    assert set(info["missing_keys"]) == {"unet.conv_in.weight"} and "LOAD REPORT" in caplog.text
     assert_same_state(again.vae, model.vae)
 
 
 def test_an_ignored_mismatch_does_not_replace_the_vae(tmp_path):
     build().save_pretrained(tmp_path)
-    rewrite(tmp_path, lambda state: state | {"vae.quantize.embedding.weight": torch.zeros(5, 3)})
-    with pytest.raises(ValueError, match=r"1 tensors of the VAE are missing, such as vae.quantize.embedding.weight"):
+    rewrite(tmp_path, misshapen("vae.quantize.embedding.weight"))
+    with pytest.raises(ValueError, match=r"1 tensors of the VAE are .*, such as vae.quantize.embedding.weight"):
         SlotDiffusionModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+    build().save_pretrained(tmp_path)
+    rewrite(tmp_path, misshapen("unet.conv_in.weight"))
+    SlotDiffusionModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True)  # elsewhere it is as in the library
 
 
 @pytest.mark.parametrize("how", ["cut", "not a header"])

@@ -191,6 +191,11 @@ def test_wrong_inputs_are_named(wrong):
         tokenizer()("a", "b")
     with pytest.raises(ValueError, match="problem 1 holds a lone surrogate"):
         tokenizer()(["a", "3 and \ud800 4"])
+    with pytest.raises(ValueError, match="text_target: targets are programs"):
+        tokenizer()("a", text_target="add(n0,n1)")
+    for option in ("return_offsets_mapping", "return_overflowing_tokens"):
+        with pytest.raises(ValueError, match=f"{option} is not possible"):
+            tokenizer()("3 and 4", **{option: True})
 
 
 def test_saved_and_loaded_also_as_auto_tokenizer(tmp_path):

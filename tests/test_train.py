@@ -75,8 +75,27 @@ BAD_INPUT = {
         "max_grad_norm must be a number, not null",
     ),
     "half a seed": (["--model", "resnet", "--seed", "1.5"], "seed must be an integer, not 1.5"),
-    "a number for groups": (["--model", "resnet", "--lr_multipliers", "3"], "lr_multipliers must be a mapping, not 3"),
-    "a number for a pair": (["--model", "resnet", "--crop_area", "0.5"], "crop_area must be a list or null, not 0.5"),
+    "a number for groups": (["--model", "resnet", "--lr_multipliers", "3"], "must be a mapping of numbers, not 3"),
+    "a number for a pair": (["--model", "resnet", "--crop_area", "0.5"], "must be a list of numbers or null, not 0.5"),
+    "a word in a pair": (["--model", "resnet", "--crop_area", "[a, 1]"], "must be a list of numbers or null, not ['a'"),
+    "a word for a group": (["--model", "resnet", "--lr_multipliers", "{gate: ten}"], "must be a mapping of numbers"),
+    "an empty batch": (["--model", "resnet", "--per_device_train_batch_size", "0"], "batch_size must be 1 or more"),
+    "no name": (["--model", "resnet", "--name", ""], "the run's name is ''"),
+    "growing weights": (["--model", "resnet", "--weight_decay", "-0.1"], "weight_decay must be 0 or more, not -0.1"),
+    "no such sampler": (
+        ["--model", "resnet", "--train_sampling_strategy", "shuffled"],
+        "train_sampling_strategy must be one of random, sequential, group_by_length, not 'shuffled'",
+    ),
+    "a checkpoint of one's own": (["--model", "resnet", "--resume_from_checkpoint", "x"], "unknown option"),
+    "smoothing of soft labels": (
+        ["--model", "resnet", "--label_smoothing_factor", "0.1"],
+        "label_smoothing_factor is not used here: set model.label_smoothing",
+    ),
+    "a setting without a value": (
+        ["--model", "resnet", "--optim", "sgd", "--optim_args", "momentum"],
+        "optim_args must be name=value pairs, not 'momentum'",
+    ),
+    "a logger that is not installed": (["--model", "resnet", "--report_to", "comet_ml"], "comet"),
     "too many processes asked for": (["--model", "resnet", "--processes", "4"], "1 process(es) were started, not 4"),
 }
 
@@ -175,6 +194,8 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     assert re.search(r"steps +112\n", said)  # 14 epochs of 64 / 8
     share = ["--eval_strategy", "steps", "--eval_steps", "0.25"]  # of all steps
     assert train.main(["--model", "resnet", "--dry-run", *share, *small]) == 0
+    code, error = run_main(capsys, "--model", "resnet", "--dry-run", *small, "--per_device_train_batch_size", "500")
+    assert code == 2 and "fewer than one batch of 500" in error
     assert train.main(["--model", "resnet", "--dry-run", "--gradient_accumulation_steps", "3", *small]) == 0
     said = capsys.readouterr().out
     assert "at batch 8 times 3\n" in said and re.search(r"steps +42\n", said)  # 3, 3 and 2 batches an epoch

@@ -24,12 +24,19 @@ def flip_a_bit(path):
     path.write_bytes(data)
 
 
+def replace(path, old, new):
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
 DAMAGE = {
     "a flipped bit": (lambda f: flip_a_bit(f / "model.safetensors"), "model.safetensors is damaged"),
     "a truncated file": (lambda f: os.truncate(f / "model.safetensors", 10), "has 10 bytes instead of 700"),
     "a lost file": (lambda f: (f / "inner" / "state.json").unlink(), "state.json is missing"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "it has no manifest.json"),
     "half a manifest": (lambda f: os.truncate(f / "manifest.json", 20), "manifest.json is damaged"),
+    "a flipped bit of a key": (lambda f: replace(f / "manifest.json", "sha256", "rha256"), "manifest.json is damaged"),
+    "a list for the files": (lambda f: (f / "manifest.json").write_text('{"files": []}'), "manifest.json is damaged"),
+    "no file in the manifest": (lambda f: (f / "manifest.json").write_text('{"files": {}}'), "names no file"),
     "another config": (lambda f: (f / "inner" / "state.json").write_text("[]"), "state.json is damaged"),
 }
 

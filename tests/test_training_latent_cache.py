@@ -81,18 +81,32 @@ def test_what_was_made_from_something_else_is_not_taken(compute, what):
     np.testing.assert_allclose(cache.batch([2])[0], latent_of(autoencoder, row), atol=1e-5)
 
 
-def test_damaged_latents_are_found_and_made_again(compute):
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [(latent_cache.VALUES, -7), (latent_cache.VALUES, 1), (latent_cache.IDS, -8), (latent_cache.IDS, 1)],
+)
+def test_damaged_files_are_found_and_made_again(compute, name, position):
     autoencoder, dataset = frozen(), pictures()
     cache, _, _ = compute(autoencoder, dataset)
     whole = cache.batch([5, 1001]).clone()
-    path = cache.folder / latent_cache.VALUES
+    path = cache.folder / name
     content = bytearray(path.read_bytes())
-    content[-7] ^= 16
+    content[position] ^= 16
     path.write_bytes(content)
     cache, made, said = compute(autoencoder, dataset)
-    assert made and "stale: latents.npy is damaged; encoding again" in said
+    assert made and f"stale: {name} is damaged; encoding again" in said
     assert torch.equal(cache.batch([5, 1001]), whole)
     assert compute(autoencoder, dataset)[1:] == (False, "")
+
+
+def test_files_that_cannot_be_opened_are_made_again(compute, monkeypatch):
+    autoencoder, dataset = frozen(), pictures()
+    with monkeypatch.context() as patch:  # whole, but in a format of another version
+        patch.setattr(np, "save", lambda path, ids: path.write_bytes(b"no numbers"))
+        with pytest.raises(ValueError):
+            compute(autoencoder, dataset)
+    _, made, said = compute(autoencoder, dataset)
+    assert made and "stale: they cannot be opened" in said
 
 
 def test_latents_that_the_code_of_today_would_not_give_are_made_again(compute, monkeypatch):

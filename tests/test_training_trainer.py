@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from training import checkpoints
+from training import run as run_module
 from training import trainer as trainer_module
 from training.callbacks import MovingAverage
 from training.errors import CheckpointError, NonFiniteError, RunError, Terminated
@@ -378,3 +379,56 @@ def test_a_signal_during_an_evaluation_saves_and_stops_after_it(task, tmp_path, 
     with pytest.raises(Terminated):
         execute(task(), tmp_path / "run")
     assert checkpoints.newest_valid(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-10"
+
+
+def test_a_signal_during_the_final_evaluation_stops_after_it(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "whole")
+    original = run_module._evaluate
+
+    def signalled(trainer, split, name):
+        trainer.stop_on_signal._remember(15, None)
+        return original(trainer, split, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_evaluate", signalled)
+        with pytest.raises(Terminated):
+            execute(task(), tmp_path / "parts")
+    assert not (tmp_path / "parts" / "metrics.json").exists()
+    execute(task(), tmp_path / "parts")
+    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")
+
+
+def test_a_signal_at_the_last_step_of_an_epoch_leaves_its_row_in_the_history(task, tmp_path, monkeypatch):
+    settings = {"save_strategy": "steps", "save_steps": 3}
+    execute(task(**settings), tmp_path / "whole")
+    original = trainer_module.FamilyTrainer.training_step
+
+    def signalled(self, *args, **kwargs):
+        if self.state.global_step == 9:
+            self.stop_on_signal._remember(15, None)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
+        with pytest.raises(Terminated):
+            execute(task(**settings), tmp_path / "parts")
+    execute(task(**settings), tmp_path / "parts")
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")
+
+
+def test_a_damaged_record_of_the_data_is_named(task, tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(task(), tmp_path / "run")
+    (tmp_path / "run" / "data.json").write_text("")
+    with pytest.raises(RunError, match=r"data.json is damaged.*delete it"):
+        execute(task(), tmp_path / "run")
+
+
+def test_a_multiplier_of_another_group_leaves_the_gates_own(task):
+    assert task(lr_multipliers={"no_decay": 2.0}).arguments.lr_multipliers == {"gate": 10.0, "no_decay": 2.0}

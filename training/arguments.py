@@ -9,6 +9,14 @@ from transformers import TrainingArguments
 from training.errors import RunError
 from training.precision import MEMORY_FORMATS, PRECISIONS, use_bf16
 
+COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+NOT_NEGATIVE = (
+    *("weight_decay", "max_grad_norm", "learning_rate"),
+    *("halve_lr_every", "early_stopping_patience", "train_eval_samples"),
+)
+SAMPLING = ("random", "sequential", "group_by_length")
+USUAL_MULTIPLIERS = {"gate": 10.0}  # of groups that few nets have
+
 
 @dataclass
 class RunArguments(TrainingArguments):
@@ -17,7 +25,8 @@ class RunArguments(TrainingArguments):
     Args:
         precision: `auto` (bf16 autocast where the machine has native bf16), `bf16` or `fp32`.
         memory_format: `auto` (channels_last for convolutional nets), `channels_last` or `contiguous`.
-        lr_multipliers: learning rate of a named parameter group relative to `learning_rate`.
+        lr_multipliers: learning rate of a named parameter group relative to `learning_rate`; that of BIN's `gate` is
+            10 unless given.
         group_weight_decay: weight decay of a named parameter group, where it is not `weight_decay` (`decay`, and
             `x_decay` of a part x of the model) or 0 (every other group).
         halve_lr_every: steps in which the learning rate falls to half, smoothly from the first step on and beside the
@@ -25,7 +34,7 @@ class RunArguments(TrainingArguments):
         ema_decay: decay of an exponential moving average of the weights in [0, 1), 0 for none. Where it is on,
             the averaged weights are evaluated and published.
         early_stopping_patience: evaluations without improvement of `metric_for_best_model` before the run ends;
-            0 for never.
+            0 for never. As with `load_best_model_at_end`, checkpoints are then written when it evaluates.
         train_eval_samples: how many training samples are evaluated, without augmentation, at each evaluation;
             0 for as many as the validation split has.
         keep_checkpoints: keep the resumable checkpoints after the run has finished.
@@ -45,7 +54,7 @@ class RunArguments(TrainingArguments):
 
     precision: str = "auto"
     memory_format: str = "auto"
-    lr_multipliers: dict[str, float] = field(default_factory=lambda: {"gate": 10.0})
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
     group_weight_decay: dict[str, float] = field(default_factory=dict)
     halve_lr_every: int = 0
     ema_decay: float = 0.0
@@ -55,6 +64,7 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self):
         self._check_own_fields()
+        self.lr_multipliers = USUAL_MULTIPLIERS | self.lr_multipliers
         self.bf16 = use_bf16(self.precision)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused on a CPU
         if self.data_seed is None:
@@ -62,6 +72,8 @@ class RunArguments(TrainingArguments):
         if self.early_stopping_patience:
             self.load_best_model_at_end = True
             self.metric_for_best_model = self.metric_for_best_model or "val_accuracy"
+        if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
+            self.save_steps = self.eval_steps or self.save_steps  # the library asks for a checkpoint of each evaluation
         super().__post_init__()
         if self.n_gpu > 1:  # the library would wrap the model in DataParallel, whose replicas have no parameters
             raise RunError(
@@ -78,15 +90,21 @@ class RunArguments(TrainingArguments):
             )
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise RunError(f"training.num_train_epochs must be more than 0, not {self.num_train_epochs}")
-        if self.gradient_accumulation_steps < 1:
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise RunError(f"training.{name} must be 1 or more, not {getattr(self, name)}")
+        if self.train_sampling_strategy not in SAMPLING:
             raise RunError(
-                f"training.gradient_accumulation_steps must be 1 or more, not {self.gradient_accumulation_steps}"
+                f"training.train_sampling_strategy must be one of {', '.join(SAMPLING)}, not "
+                f"{self.train_sampling_strategy!r}"
             )
+        if self.label_smoothing_factor:
+            raise RunError("training.label_smoothing_factor is not used here: set model.label_smoothing")
         if not 0 <= self.ema_decay < 1:
             raise RunError(f"training.ema_decay must be in [0, 1), not {self.ema_decay}")
         if self.ema_decay and parse_flag_from_env("ACCELERATE_USE_FSDP"):
             raise RunError("training.ema_decay averages whole weights and FSDP splits them: --ema_decay 0, or ddp.yaml")
-        for name in ("halve_lr_every", "early_stopping_patience", "train_eval_samples"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise RunError(f"training.{name} must be 0 or more, not {getattr(self, name)}")
         if self.halve_lr_every and self.lr_scheduler_type not in ("constant", "constant_with_warmup"):

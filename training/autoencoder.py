@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from models import VQVAEConfig
 from models.slot_diffusion_vae import load_vae
+from models.vqvae_checkpoint import ForeignCheckpoint
 from training import checkpoints
 from training.errors import RunError
 
@@ -60,6 +61,8 @@ def load_autoencoder(path: Path, config: PreTrainedConfig | dict[str, Any], wher
         if (path / checkpoints.MANIFEST).is_file():
             checkpoints.verify(path)
         model = load_vae(path, config)
+    except ForeignCheckpoint as error:
+        raise RunError(f"{where} cannot be used: {error.brief}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(f"{where} cannot be used: {_one_line(error)}") from error
     return model.eval().requires_grad_(False)

@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
+from training.checkpoints import naming_write_errors
 from training.history import write_history
 
 EMA_FILE = "ema.safetensors"
@@ -67,9 +69,11 @@ class StopOnSignal(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         # The library's loop ends an epoch that it breaks off like any other. Its evaluation is none that an
         # uninterrupted run has: it would count for early stopping and as a candidate for the best model.
-        broken_off = state.global_step < state.max_steps and not float(state.epoch).is_integer()
-        if self.signum is not None and broken_off:
+        ended = state.global_step >= state.max_steps
+        if self.signum is not None and not ended and not float(state.epoch).is_integer():
             control.should_log = control.should_evaluate = control.should_save = False
+        elif self.signum is not None or (ended and args.save_strategy != SaveStrategy.NO):
+            control.should_save = True  # once more, with what is logged and evaluated at the end of an epoch
 
 
 class RestoreRunningLoss(TrainerCallback):
@@ -91,7 +95,8 @@ class WriteHistory(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            write_history(self.path, state.log_history, self.splits)
+            with naming_write_errors(str(self.path)):
+                write_history(self.path, state.log_history, self.splits)
 
 
 class EarlyStopping(EarlyStoppingCallback):

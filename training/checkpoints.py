@@ -28,7 +28,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,34 +41,37 @@ def write_manifest(folder: Path, files: list[Path] | None = None) -> None:
     files = files if files is not None else [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
     entries = {}
     for path in sorted(files):
-        _fsync(path)
+        fsync(path)
         entries[path.relative_to(folder).as_posix()] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
     manifest = folder / MANIFEST
     temporary = folder / f".{MANIFEST}.part"
     temporary.write_text(json.dumps({"version": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
-    _fsync(temporary)
+    fsync(temporary)
     temporary.replace(manifest)
-    _fsync(folder)
+    fsync(folder)
 
 
 def problem_of(folder: str | os.PathLike) -> str | None:
     """Why `folder` is not what was written to it, in a few words; None if every file agrees with the manifest."""
     folder = Path(folder)
     try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        entries = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"
-    for name, entry in entries.items():
+    if not entries:
+        return f"{MANIFEST} names no file"
+    for name, size, sha256 in entries:
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             return f"{MANIFEST} names a file outside the folder: {name}"
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-        if _sha256(path) != entry["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != sha256:
             return f"{name} is damaged (its sha256 differs)"
     return None
 
@@ -133,7 +136,7 @@ def commit(staging: Path, target: Path) -> None:
     if target.exists():
         target.rename(older)  # deleted only when the new one has its name
     staging.rename(target)
-    _fsync(target.parent)
+    fsync(target.parent)
     if older.exists():
         shutil.rmtree(older)
 

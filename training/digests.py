@@ -1,4 +1,4 @@
-"""Fingerprints of what a cache was computed from."""
+"""Fingerprints of data and weights, by which a run and a cache know what they were made from."""
 
 import hashlib
 import json

@@ -25,12 +25,12 @@ from training.digests import json_digest, weights_digest
 from training.scene_task import PixelCollator
 from training.trainer import SAMPLE_IDS
 
-VERSION = 1
+VERSION = 2
 BATCH = 64
 PROBES = 4  # pictures that are encoded again whenever a cache is opened
 TOLERANCE = 0.01  # of the latents' standard deviation: machines and batch sizes round differently
 NOT_SETTINGS = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version")
-VALUES, IDS, SUM = "latents.npy", "ids.npy", "sha256.txt"
+VALUES, IDS, SUMS = "latents.npy", "ids.npy", "sha256.txt"
 
 
 class LatentCache:
@@ -90,30 +90,17 @@ class LatentCache:
         folder = cache_root(cache_dir) / f"latents-{json_digest(description)[:16]}"
         encode = _Encoder(autoencoder.to(PartialState().device), PixelCollator(processor))
 
-        def opened() -> LatentCache:
-            return cls(built(folder, description, lambda staging: _build(staging, encode, dataset)))
+        def build() -> None:
+            built(folder, description, lambda staging: _build(staging, encode, dataset))
 
-        cache = opened()
-        problem = cache._problem(encode, dataset)
+        build()
+        problem = _problem(folder, encode, dataset)
         if problem:
             print(f"the latents in {folder} are stale: {problem}; encoding again", file=sys.stderr, flush=True)
             (folder / MANIFEST).unlink(missing_ok=True)
-            cache = opened()
+            build()
         autoencoder.cpu()
-        return cache
-
-    def _problem(self, encode: "_Encoder", dataset: DatasetDict) -> str | None:
-        """Why these are not the latents that `encode` gives, None if they are."""
-        with (self.folder / VALUES).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != (self.folder / SUM).read_text():
-                return f"{VALUES} is damaged"
-        split = next(iter(dataset.values()))
-        rows = [split[int(i)] for i in np.linspace(0, len(split) - 1, PROBES)]
-        expected, ids = encode(rows)
-        apart = (self.batch(ids) - expected).abs().max().item() / max(expected.std().item(), 1e-12)
-        if not apart <= TOLERANCE:
-            return f"the autoencoder gives others ({apart:.2g} of their standard deviation apart)"
-        return None
+        return cls(folder)
 
 
 class _Encoder:
@@ -151,9 +138,36 @@ def _build(folder: Path, encode: _Encoder, dataset: DatasetDict) -> None:
         ids += found
     values.flush()
     np.save(folder / IDS, np.array(ids, dtype=np.int64))
-    with (folder / VALUES).open("rb") as file:
-        (folder / SUM).write_text(hashlib.file_digest(file, "sha256").hexdigest())
+    (folder / SUMS).write_text("\n".join(_sums(folder)))
     print(f"encoded in {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+def _sums(folder: Path) -> list[str]:
+    """A line `digest  name` for each file of numbers."""
+    lines = []
+    for name in (VALUES, IDS):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}")
+    return lines
+
+
+def _problem(folder: Path, encode: _Encoder, dataset: DatasetDict) -> str | None:
+    """Why these are not the latents that `encode` gives, None if they are."""
+    try:
+        written = (folder / SUMS).read_text().splitlines()
+        damaged = [line.split()[1] for line in _sums(folder) if line not in written]
+        if damaged:
+            return f"{damaged[0]} is damaged"
+        cache = LatentCache(folder)
+    except (OSError, ValueError, EOFError) as error:
+        return f"they cannot be opened ({error})"
+    split = next(iter(dataset.values()))
+    rows = [split[int(i)] for i in np.linspace(0, len(split) - 1, PROBES)]
+    expected, ids = encode(rows)
+    apart = (cache.batch(ids) - expected).abs().max().item() / max(expected.std().item(), 1e-12)
+    if not apart <= TOLERANCE:
+        return f"the autoencoder gives others ({apart:.2g} of their standard deviation apart)"
+    return None
 
 
 def _pictures_digest(dataset: DatasetDict) -> str:

@@ -74,10 +74,10 @@ class Recipe:
         groups = {group: getattr(self, group) for group in GROUPS}
         return yaml.safe_dump({"model_family": self.model_family, "name": self.name, **groups}, sort_keys=False)
 
-    def differences(self, other: "Recipe", groups: tuple[str, ...] = GROUPS) -> list[str]:
+    def differences(self, other: "Recipe") -> list[str]:
         """Lines `group.key: mine, other's` for every value that is not the same in both."""
         lines = []
-        for group in groups:
+        for group in GROUPS:
             mine, theirs = getattr(self, group), getattr(other, group)
             for key in sorted(mine.keys() | theirs.keys()):
                 if mine.get(key) != theirs.get(key):
@@ -85,11 +85,11 @@ class Recipe:
         return lines
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, asked_by: Path | None) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader subclass
     except FileNotFoundError:
-        raise RunError(f"there is no recipe {path}") from None
+        raise RunError(f"there is no recipe {path}{f', the base of {asked_by}' if asked_by else ''}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -114,13 +114,13 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         RunError: no such file, not YAML, an unknown top-level key, no `model_family`, or a circle of bases.
     """
     path = Path(path)
-    chain, current = [], path
+    chain, current, asked_by = [], path, None
     while current is not None:
         if len(chain) >= MAX_BASES:
             raise RunError(f"{path}: more than {MAX_BASES} recipes in its chain of bases; is there a circle?")
-        content = _read(current)
+        content = _read(current, asked_by)
         chain.append(content)
-        current = current.parent / content["base"] if content.get("base") else None
+        current, asked_by = current.parent / content["base"] if content.get("base") else None, current
     merged: dict[str, Any] = {group: {} for group in GROUPS}
     for content in reversed(chain):
         for group in GROUPS:
@@ -191,3 +191,5 @@ def apply_overrides(
         if len(homes) > 1:
             raise RunError(f"command line: --{key} is in {' and '.join(homes)}; write --{homes[0]}.{bare}")
         getattr(recipe, homes[0])[bare] = parse_value(text)
+    if arguments:
+        recipe.source += " with the command line"

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 import metrics
@@ -17,7 +16,7 @@ from models import ResNet6n2Config, ResNet6n2ForImageClassification
 from training.arguments import RunArguments
 from training.augmentation import ImageAugmentation, ImageCollator
 from training.errors import RunError
-from training.tasks import Task, build_dataclass
+from training.tasks import Task, build_config, build_dataclass
 
 
 @dataclass
@@ -93,11 +92,9 @@ class ResNetTask(Task):
 
     def build_model(self) -> PreTrainedModel:
         names = dict(enumerate(self.class_names))
-        values = {key: value for key, value in self.recipe.model.items() if key != "num_labels"}
-        try:
-            config = ResNet6n2Config(**values, id2label=names, label2id={name: label for label, name in names.items()})
-        except (TypeError, ValueError, StrictDataclassError) as error:
-            raise RunError(f"{self.recipe.source}, group model: {' '.join(str(error).split())}") from error
+        fields = {key: value for key, value in self.recipe.model.items() if key != "num_labels"}
+        fields |= {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+        config = build_config(ResNet6n2Config, fields, self.recipe.source)
         torch.manual_seed(self.arguments.seed)  # variants of a study start from the same weights
         return ResNet6n2ForImageClassification(config)
 

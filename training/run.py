@@ -38,19 +38,24 @@ def build_trainer(task: Task, model: PreTrainedModel, run_folder: Path) -> Famil
     """The Trainer of a task, its data and model; makes the run folder's `checkpoints/`."""
     AcceleratorState._reset_state()  # the run before this one in the same process may have had another precision
     clock = EpochClock()
-    return task.trainer_class(
-        model=model,
-        args=task.arguments,
-        run_folder=run_folder,
-        convolutional=task.convolutional,
-        epoch_clock=clock,
-        train_dataset=task.datasets["train"],
-        eval_dataset=task.evaluation_splits(),
-        data_collator=task.collator(),
-        train_collator=task.collator(clock.epoch),
-        compute_metrics=task.compute_metrics,
-        processing_class=task.processor,
-    )
+    try:
+        return task.trainer_class(
+            model=model,
+            args=task.arguments,
+            run_folder=run_folder,
+            convolutional=task.convolutional,
+            epoch_clock=clock,
+            train_dataset=task.datasets["train"],
+            eval_dataset=task.evaluation_splits(),
+            data_collator=task.collator(),
+            train_collator=task.collator(clock.epoch),
+            compute_metrics=task.compute_metrics,
+            processing_class=task.processor,
+        )
+    except (ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "install" not in str(error):
+            raise
+        raise RunError(f"{task.recipe.source}: {error}") from error  # a logger or an engine that is not there
 
 
 def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
@@ -77,8 +82,9 @@ def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
             folder.claim(task.recipe, data_digests(task.datasets), overwrite=overwrite)
         state.wait_for_everyone()
         trainer = build_trainer(task, model, folder.path)
-        _train(trainer, folder)
-        _publish(trainer, task, folder)
+        with trainer.stop_on_signal:
+            _train(trainer, folder)
+            _publish(trainer, task, folder)
     return True
 
 
@@ -95,6 +101,11 @@ def _train(trainer: FamilyTrainer, folder: RunFolder) -> None:
         trainer.restore_best(checkpoint)
         return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _stop_if_told(trainer)
+
+
+def _stop_if_told(trainer: FamilyTrainer) -> None:
+    """Raise Terminated where a signal has arrived; the last step was saved."""
     if trainer.stop_on_signal.signum is not None:
         raise Terminated(trainer.stop_on_signal.signum, trainer.state.global_step)
 
@@ -102,7 +113,10 @@ def _train(trainer: FamilyTrainer, folder: RunFolder) -> None:
 def _publish(trainer: FamilyTrainer, task: Task, folder: RunFolder) -> None:
     trainer.adopt_average()
     trainer.remove_callback(WriteHistory)  # the history ends with training
-    measured = {name: _evaluate(trainer, split, name) for name, split in task.final_splits().items()}
+    measured = {}
+    for name, split in task.final_splits().items():
+        measured[name] = _evaluate(trainer, split, name)
+        _stop_if_told(trainer)
     # all processes gather what FSDP has split among them
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():

@@ -46,7 +46,7 @@ class RunFolder:
         """Hold the folder's lock; a second run into the same folder gets a RunError. Freed by the kernel on any exit.
 
         A folder that this call made is removed again if an error ends the run before its first checkpoint, so that
-        bad input leaves nothing behind; not where it holds a report of non-finite values or the final weights.
+        bad input leaves no run behind; not where it holds a report of non-finite values or the final weights.
         """
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,7 @@ class RunFolder:
 
     def write_metrics(self, content: dict[str, Any]) -> None:
         """Write `metrics.json`, by which the run counts as finished."""
-        with checkpoints.naming_write_errors(str(self.path / METRICS)):
-            _replace(self.path / METRICS, json.dumps(content, indent=1) + "\n")
+        _replace(self.path / METRICS, json.dumps(content, indent=1) + "\n")
 
     def drop_checkpoints(self) -> None:
         """Delete the resumable checkpoints of a finished run."""
@@ -142,7 +141,12 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
     """Raise a RunError if a split is another than when the run in `folder` began, as far as its `data.json` tells."""
     if not (folder / DATA).is_file():
         return
-    began = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    try:
+        began = dict(json.loads((folder / DATA).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise RunError(
+            f"{folder / DATA} is damaged, which tells the data that the run began with: delete it to trust these"
+        ) from None
     for split, found in data.items():
         if split in began and found != began[split]:
             now, then = found["samples"], began[split]["samples"]
@@ -164,6 +168,9 @@ def _without_free(saved: Recipe, new: Recipe) -> Recipe:
 
 
 def _replace(path: Path, text: str) -> None:
+    """Write a file so that after a crash either the old or the new text is there."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with checkpoints.naming_write_errors(str(path)):
+        temporary.write_text(text, encoding="utf-8")
+        checkpoints.fsync(temporary)
+        temporary.replace(path)

@@ -12,6 +12,7 @@ from torchvision.utils import make_grid
 from metrics.label_maps import contingency_tables, intersection_over_union
 
 BACKGROUND = (58, 56, 54)
+LEAST_ERROR = 1e-10  # of an image, in [0, 1]: an exact reconstruction has a PSNR of 100 dB and not infinity
 SHEET_COLUMNS = "image, true masks, predicted masks, reconstruction"
 
 
@@ -89,3 +90,8 @@ def scene_sheet(
         return sheet([images, paint(predicted + 1), reconstructions])
     matched = np.stack([in_true_colours(p, t) for p, t in zip(predicted, true, strict=True)])
     return sheet([images, paint(true), paint(matched), reconstructions])
+
+
+def psnr(mean_squared_errors: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of images in [0, 1] with these errors, at most 100."""
+    return -10 * np.log10(np.maximum(mean_squared_errors, LEAST_ERROR))

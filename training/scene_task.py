@@ -1,6 +1,5 @@
 """What the families that learn from scenes share: their data, batches, evaluation of masks, and pictures as they go."""
 
-import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import Tensor
-from transformers import BitImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import BitImageProcessor, PreTrainedModel
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import ModelOutput
 
@@ -21,10 +19,9 @@ import metrics
 from data.clevrtex import ClevrtexData, image_processor, load_clevrtex, masks_of, pixels_of
 from training.arguments import RunArguments
 from training.errors import RunError
-from training.recipe import Recipe
 from training.scene_pictures import SHEET_COLUMNS, scene_sheet, to_pixels
 from training.slot_noise import EVALUATION_STREAM, slot_noise
-from training.tasks import Task, build_dataclass
+from training.tasks import Task, build_config, build_dataclass
 from training.trainer import SAMPLE_IDS, FamilyTrainer
 
 COLUMNS = ["pixels", "mask", "has_mask", "id", "path"]
@@ -206,7 +203,7 @@ class SceneTask(Task):
 
     def __init__(self, recipe):
         super().__init__(recipe)
-        self.config = self.build_config(self.config_class, dataclasses.replace(recipe, model=self.config_fields()))
+        self.config = build_config(self.config_class, self.config_fields(), recipe.source)
         if hasattr(self.config, "image_size"):
             recipe.data.setdefault("image_size", self.config.image_size)
         self.limit_objects()
@@ -228,14 +225,6 @@ class SceneTask(Task):
         if self.recipe.data.get("path") is not None and slots is not None and slots <= most:
             self.recipe.data.setdefault("max_objects", max(1, slots - 1))
 
-    @staticmethod
-    def build_config(config_class: type[PreTrainedConfig], recipe: Recipe) -> PreTrainedConfig:
-        """The config that a recipe's group model describes; RunError where a field is wrong."""
-        try:
-            return config_class(**recipe.model)
-        except (TypeError, ValueError, StrictDataclassError) as error:
-            raise RunError(f"{recipe.source}, group model: {' '.join(str(error).split())}") from error
-
     @abstractmethod
     def check_fit(self) -> None:
         """RunError where the net does not fit the data."""
@@ -251,9 +240,11 @@ class SceneTask(Task):
         name = "max_objects" if fields.path else "max_objects_drawn"
         most = getattr(fields, name)
         if num_slots < most + 1:
+            least = 1 if fields.path else fields.min_objects
+            fewer = f", or data.{name} to {num_slots - 1}" if num_slots > least else ""
             raise RunError(
                 f"{source}: model.num_slots is {num_slots}, but scenes may have {most} objects and a "
-                f"background; set model.num_slots to at least {most + 1}, or data.{name} to {num_slots - 1}"
+                f"background; set model.num_slots to at least {most + 1}{fewer}"
             )
 
     @cached_property

@@ -19,6 +19,7 @@ from training.latent_cache import LatentCache
 from training.recipe import Recipe, load_recipe
 from training.run_folder import RunFolder
 from training.scene_task import SceneCollator, SceneTrainer, SegmentationArguments, SegmentationTask
+from training.tasks import build_config
 from training.trainer import SAMPLE_IDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,7 +169,7 @@ class SlotDiffusionTask(SegmentationTask):
         fields = super().config_fields()
         path = fields.pop("vae", None)
         if self.vae_recipe is not None:
-            known = self.build_config(VQVAEConfig, self.vae_recipe)
+            known = build_config(VQVAEConfig, self.vae_recipe.model, self.vae_recipe.source)
         else:
             known = autoencoder_config(Path(path).expanduser(), self._vae_field)
         if known is not None and "vae_config" in fields:

@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from data.fixed_sample import fixed_sample
 from training.arguments import RunArguments
 from training.errors import RunError
 from training.recipe import Recipe, check_keys
@@ -32,6 +34,7 @@ TASKS = {
 }
 
 
+NOT_OF_RECIPES = {"output_dir", "bf16", "fp16", "resume_from_checkpoint"}  # which a run decides itself
 KINDS = {  # types of fields that recipes set, in words
     int: "an integer",
     float: "a number",
@@ -77,7 +80,7 @@ class Task(ABC):
         """The field names of the recipe's three groups."""
         model = set(cls.config_class.__annotations__)
         data = {f.name for f in dataclasses.fields(cls.data_class)}
-        training = {f.name for f in dataclasses.fields(cls.arguments_class)} - {"output_dir", "bf16", "fp16"}
+        training = {f.name for f in dataclasses.fields(cls.arguments_class)} - NOT_OF_RECIPES
         return {"model": model, "data": data, "training": training}
 
     def prerequisites(self, runs: Path) -> list[Recipe]:
@@ -113,13 +116,19 @@ class Task(ABC):
     def evaluation_splits(self) -> dict[str, Dataset]:
         """What is evaluated as training goes: a fixed part of the training split, and the validation split."""
         train, val = self.datasets["train"], self.datasets["val"]
-        count = min(len(train), self.arguments.train_eval_samples or len(val))
-        indices = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
-        return {"train": train.select(sorted(indices.tolist())), "val": val}
+        return {"train": fixed_sample(train, self.arguments.train_eval_samples or len(val)), "val": val}
 
     def final_splits(self) -> dict[str, Dataset]:
         """What is evaluated once training has ended: all there is."""
         return dict(self.datasets)
+
+
+def build_config(config_class: type[PreTrainedConfig], fields: dict[str, Any], source: str) -> PreTrainedConfig:
+    """The config of a recipe's group model; RunError, which names the `source`, where a field is wrong."""
+    try:
+        return config_class(**fields)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise RunError(f"{source}, group model: {' '.join(str(error).split())}") from error
 
 
 def build_dataclass(cls: type, values: dict[str, Any], group: str, source: str) -> Any:
@@ -142,13 +151,21 @@ def _misfit(hint: Any, value: Any) -> str | None:
     """What a value of this type has to be, in words, where `value` is none; None where it fits or the type says little
     (a class of another library, which takes its values as texts)."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    kinds = [typing.get_origin(kind) or kind for kind in kinds]
-    if any(kind not in KINDS for kind in kinds) or any(_is_a(kind, value) for kind in kinds):
+    if any((typing.get_origin(kind) or kind) not in KINDS for kind in kinds) or any(_is_a(k, value) for k in kinds):
         return None
-    return " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
+    return " or ".join(dict.fromkeys(map(_in_words, kinds)))
 
 
-def _is_a(kind: type, value: Any) -> bool:
+def _in_words(kind: Any) -> str:
+    inner = typing.get_args(kind)
+    return KINDS[typing.get_origin(kind) or kind] + (" of numbers" if inner and inner[-1] is float else "")
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    inner, kind = typing.get_args(kind), typing.get_origin(kind) or kind
+    if inner and inner[-1] is float and isinstance(value, list | tuple | dict):
+        parts = value.values() if isinstance(value, dict) else value
+        return isinstance(value, dict) == (kind is dict) and all(_is_a(float, part) for part in parts)
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is int:
@@ -158,11 +175,11 @@ def _is_a(kind: type, value: Any) -> bool:
     return isinstance(value, list | tuple if kind in (list, tuple) else kind)
 
 
-def task_class(family: str) -> type[Task]:
-    """The task of a family; an unknown name is an error that names the nearest known one."""
+def task_class(family: str, source: str = "the recipe") -> type[Task]:
+    """The task of a family; an unknown name is an error that says where it stands (`source`) and the nearest one."""
     if family not in TASKS:
         near = difflib.get_close_matches(family, TASKS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TASKS)}"
-        raise RunError(f"there is no model family {family!r}; {hint}")
+        raise RunError(f"{source}: there is no model family {family!r}; {hint}")
     module, _, name = TASKS[family].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -16,14 +16,13 @@ import metrics
 from data.mathqa import MathQAData, load_mathqa, place_of
 from data.word_vectors import WordVectors, load_word_vectors
 from models import Text2MathConfig, Text2MathForProgramGeneration, Text2MathTokenizer
+from models.modeling_text2math import IGNORED
 from models.teacher_forcing import teacher_forcing_mask
 from training.arguments import RunArguments
 from training.encoder_states import EncoderStates
 from training.errors import RunError
-from training.tasks import Task, build_dataclass
+from training.tasks import Task, build_config, build_dataclass
 from training.trainer import SAMPLE_IDS, FamilyTrainer
-
-IGNORED = -100  # label of a padded position
 
 
 @dataclass
@@ -144,7 +143,7 @@ class Text2MathTask(Task):
     def evaluation_splits(self) -> dict[str, Dataset]:
         """A fixed part of train, `val`, and `dev` where it is not itself `val`."""
         splits = super().evaluation_splits()
-        return {**splits, **{name: self.datasets[name] for name in ("dev",) if name in self.datasets}}
+        return {**splits, "dev": self.datasets["dev"]} if "dev" in self.datasets else splits
 
     @cached_property
     def processor(self) -> Text2MathTokenizer:
@@ -158,14 +157,15 @@ class Text2MathTask(Task):
         return Text2MathTokenizer.from_pretrained_bert(self.arguments.encoder_checkpoint)
 
     def build_model(self) -> PreTrainedModel:
-        fields = {**self.processor.model_fields(), **self.recipe.model}
+        own = self.processor.model_fields()
+        if taken := [name for name in own if name in self.recipe.model]:
+            raise RunError(f"{self.recipe.source}: model.{taken[0]} follows from the training problems: leave it out")
+        fields = {**own, **self.recipe.model}
         if self._word_vectors is not None:
             fields.setdefault("embedding_size", self._word_vectors.dimensions)
         torch.manual_seed(self.arguments.seed)  # variants of a study start from the same weights
-        try:
-            config = Text2MathConfig(**fields)
-        except (TypeError, ValueError, StrictDataclassError) as error:
-            raise RunError(f"{self.recipe.source}, group model: {' '.join(str(error).split())}") from error
+        config = build_config(Text2MathConfig, fields, self.recipe.source)
+        self._tell_unreachable(config.max_program_length)
         if config.encoder == "bert":
             model = Text2MathForProgramGeneration.from_encoder(self.arguments.encoder_checkpoint, config)
             self._check_lengths(model.config.to_bert_config().max_position_embeddings)
@@ -176,6 +176,21 @@ class Text2MathTask(Task):
         if config.freeze_encoder and self.arguments.cache_encoder_states:
             self._states = EncoderStates.compute(model, self.processor, self.datasets, self.data_fields.cache_dir)
         return model
+
+    def _tell_unreachable(self, limit: int) -> None:
+        """Say how many training programs the model cannot make: too long for it, or with tokens that it has not."""
+        train, unknown = self.datasets["train"], self.processor.program_tokens.index("<unk>")
+        targets = [self.processor.encode_program(program)[1:] for program in train["program"]]
+        too_long = [row for row, ids in enumerate(targets) if len(ids) > limit]
+        strange = [row for row, ids in enumerate(targets) if unknown in ids]
+        for rows, why in (
+            (too_long, f"are longer than model.max_program_length, {limit} tokens"),
+            (strange, "have constants, numbers or operations that no model of this family knows"),
+        ):
+            if rows:
+                first = place_of(self.data_fields, train[rows[0]]["id"])
+                say = f"{len(rows):,} of {len(targets):,} training programs {why}, and cannot be found: first {first}"
+                PartialState().print(say)
 
     def _check_lengths(self, limit: int) -> None:
         """RunError where a problem has more wordpieces than the encoder reads; it names the first."""

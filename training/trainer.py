@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerState
 
 from training import checkpoints
-from training.arguments import RunArguments
+from training.arguments import USUAL_MULTIPLIERS, RunArguments
 from training.callbacks import (
     AfterOptimizerStep,
     EarlyStopping,
@@ -91,8 +91,7 @@ class FamilyTrainer(Trainer):
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         self.resumed_from = resume_from_checkpoint
-        with self.stop_on_signal:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Data ----
 
@@ -155,13 +154,18 @@ class FamilyTrainer(Trainer):
     def check_names(cls, args: RunArguments, model: PreTrainedModel) -> None:
         """Raise a RunError for a setting of a group or an optimiser that names none of theirs."""
         groups = model.parameter_groups()
-        optimizer_class, _ = cls.get_optimizer_cls_and_kwargs(args, model)
+        for pair in (args.optim_args or "").split(","):
+            if pair.strip() and "=" not in pair:
+                raise RunError(f"training.optim_args must be name=value pairs, not {pair.strip()!r}")
+        try:
+            optimizer_class, _ = cls.get_optimizer_cls_and_kwargs(args, model)
+        except ValueError as error:
+            raise RunError(f"training.optim {str(args.optim)!r} with optim_args {args.optim_args!r}: {error}") from None
         given = [pair.partition("=")[0].strip() for pair in (args.optim_args or "").split(",") if pair.strip()]
         own = optimizer_class.__module__.startswith("torch.")  # others take names that are not their arguments
         arguments = list(inspect.signature(optimizer_class).parameters) if own else given
-        usual = RunArguments.__dataclass_fields__["lr_multipliers"].default_factory()  # of groups that few nets have
         for field, names, known in (
-            ("lr_multipliers", args.lr_multipliers, [*groups, *usual]),
+            ("lr_multipliers", args.lr_multipliers, [*groups, *USUAL_MULTIPLIERS]),
             ("group_weight_decay", args.group_weight_decay, list(groups)),
             ("optim_args", given, arguments),
         ):
@@ -233,7 +237,8 @@ class FamilyTrainer(Trainer):
         try:
             return super()._determine_best_metric(metrics, trial)
         except KeyError:
-            known = ", ".join(k.removeprefix("eval_") for k in metrics if "_per_second" not in k and "runtime" not in k)
+            told = ("_per_second", "runtime", "model_preparation_time", "seconds", "epoch")
+            known = ", ".join(k.removeprefix("eval_") for k in metrics if not k.endswith(told))
             raise RunError(
                 f"training.metric_for_best_model is {self.args.metric_for_best_model!r}, which is not measured; "
                 f"known are {known}"

@@ -11,15 +11,8 @@ from transformers import PreTrainedModel
 from models import VQVAEConfig, VQVAEModel
 from training.errors import RunError
 from training.recipe import Recipe
-from training.scene_pictures import sheet, to_pixels
+from training.scene_pictures import psnr, sheet, to_pixels
 from training.scene_task import DrawingTrainer, PixelCollator, SceneTask
-
-LEAST_ERROR = 1e-10  # of an image, in [0, 1]: an exact reconstruction has a PSNR of 100 dB and not infinity
-
-
-def psnr(mean_squared_errors: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of images in [0, 1] with these errors, at most 100."""
-    return -10 * np.log10(np.maximum(mean_squared_errors, LEAST_ERROR))
 
 
 class VQVAETrainer(DrawingTrainer):

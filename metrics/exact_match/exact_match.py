@@ -6,6 +6,7 @@ import numpy as np
 
 from metrics.bootstrap import interval
 from metrics.citations import MATHQA
+from metrics.program_texts import texts_of
 
 _DESCRIPTION = """
 The share of predicted programs that equal the gold one as text, after one trailing `|` is dropped on either side; in
@@ -43,6 +44,7 @@ class ExactMatch(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, resamples=2000, seed=0, return_samples=False):
+        predictions = texts_of(predictions)
         if not len(references):
             raise ValueError("exact match of no samples is not defined: give at least one")
         same = [a.removesuffix("|") == b.removesuffix("|") for a, b in zip(predictions, references, strict=True)]

@@ -6,6 +6,7 @@ import numpy as np
 
 from metrics.bootstrap import interval
 from metrics.citations import MATHQA
+from metrics.program_texts import texts_of
 from models.programs import is_correct, try_execute
 
 _DESCRIPTION = """
@@ -73,6 +74,7 @@ class ExecutionAccuracy(evaluate.Metric):
     ):
         if not len(predictions):
             raise ValueError("execution accuracy of no samples is not defined: give at least one")
+        predictions = texts_of(predictions)
         right = _right(predictions, problems, answers, semantics)
         result = {
             "execution_accuracy": float(np.mean(right)),

@@ -6,6 +6,7 @@ import numpy as np
 
 from metrics.bootstrap import interval
 from metrics.citations import MATHQA
+from metrics.program_texts import texts_of
 from models.programs import ProgramError, execute, parse
 
 _DESCRIPTION = """
@@ -45,6 +46,7 @@ class ProgramValidity(evaluate.Metric):
         )
 
     def _compute(self, predictions, problems, semantics="checker", resamples=2000, seed=0, return_samples=False):
+        predictions = texts_of(predictions)
         if not len(predictions):
             raise ValueError("the validity of no samples is not defined: give at least one")
         samples = {"parses": [], "executes": [], "reason": []}

@@ -7,6 +7,7 @@ import evaluate
 import numpy as np
 
 from metrics.bootstrap import interval
+from metrics.program_texts import texts_of
 
 _DESCRIPTION = """
 How many tokens of predicted programs stand where the gold program has the same token. Tokens are operations and
@@ -64,6 +65,7 @@ class TokenMatch(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, resamples=2000, seed=0, return_samples=False):
+        predictions = texts_of(predictions)
         if not len(references):
             raise ValueError("token match of no samples is not defined: give at least one")
         pairs = [(_TOKEN.findall(a), _TOKEN.findall(b)) for a, b in zip(predictions, references, strict=True)]
