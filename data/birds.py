@@ -124,7 +124,9 @@ def load_birds(fields: BirdsData, need: Iterable[str] = ("train",)) -> DatasetDi
     folder = built(*_cache_of(fields), lambda staging: _build(fields, staging))
     dataset = DatasetDict.load_from_disk(str(folder / "splits"))
     if missing := [split for split in need if split not in dataset]:
-        raise DataError(f"{fields.path or 'the drawn data'} has no {missing[0]} split, only {', '.join(dataset)}")
+        remedy = f": set num_{missing[0]} to at least 1" if fields.path is None else ""
+        name = fields.path or "the drawn data"
+        raise DataError(f"{name} has no {missing[0]} split, only {', '.join(dataset)}{remedy}")
     return dataset
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -78,7 +80,7 @@ class SlotDiffusionPipeline:
         FileNotFoundError where there is no such folder, ValueError where it holds another model, or any of the weights
         is missing or of another shape. Convolutions are laid out channels_last, which is the faster format.
         """
-        _check_folder(Path(folder, kwargs.get("subfolder") or ""))
+        _check_folder(folder, kwargs.get("subfolder") or "")
         options = {**kwargs, "ignore_mismatched_sizes": False, "output_loading_info": True}
         with load_reports_withheld() as release:
             model, info = SlotDiffusionModel.from_pretrained(folder, **options)
@@ -286,11 +288,18 @@ class SlotDiffusionPipeline:
         return sample
 
 
-def _check_folder(folder: Path) -> None:
-    """FileNotFoundError or ValueError where `folder` holds no slot diffusion model."""
+def _check_folder(name: str | Path, subfolder: str) -> None:
+    """FileNotFoundError or ValueError where `name` is a folder without a slot diffusion model, or neither a folder nor
+    the name of a repository of the Hub."""
+    folder = Path(name, subfolder)
+    if not Path(name).is_dir():
+        try:
+            validate_repo_id(str(name))
+        except HFValidationError:
+            raise FileNotFoundError(f"{name} is not a folder that exists; give a run of the family slotdiff") from None
+        return
     if not (folder / "config.json").is_file():
-        what = "has no config.json" if folder.is_dir() else "is not a folder that exists"
-        raise FileNotFoundError(f"{folder} {what}; give a run folder of the family slotdiff")
+        raise FileNotFoundError(f"{folder} has no config.json; give a run folder of the family slotdiff")
     kind = SlotDiffusionConfig.get_config_dict(folder)[0].get("model_type")
     if kind != SlotDiffusionConfig.model_type:
         raise ValueError(f"{folder} holds a model of type {kind!r}, not {SlotDiffusionConfig.model_type!r}")

@@ -92,7 +92,7 @@ def test_damaged_weights_are_named():
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        (None, FileNotFoundError, "is not a folder that exists; give a run folder"),
+        (None, FileNotFoundError, "is not a folder that exists; give a run"),
         ("", FileNotFoundError, "has no config.json; give a run folder"),
         ('{"model_type": "slot_vqvae"}', ValueError, "holds a model of type 'slot_vqvae', not 'slot_diffusion'"),
     ],
