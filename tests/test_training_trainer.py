@@ -348,17 +348,22 @@ def test_two_runs_into_one_folder(task, tmp_path):
     shutil.rmtree(tmp_path / "run")
 
 
-def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
-    execute(task(), tmp_path / "whole")
+def signal_at(step, patch):
+    """A SIGTERM arrives while the step after `step` is taken."""
     original = trainer_module.FamilyTrainer.training_step
 
     def signalled(self, *args, **kwargs):
-        if self.state.global_step == 3:
+        if self.state.global_step == step:
             self.stop_on_signal._remember(15, None)
         return original(self, *args, **kwargs)
 
+    patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
+
+
+def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
+        signal_at(3, patch)
         with pytest.raises(Terminated) as stopped:
             execute(task(), tmp_path / "parts")
     assert stopped.value.signum == 15
@@ -402,15 +407,8 @@ def test_a_signal_during_the_final_evaluation_stops_after_it(task, tmp_path, mon
 def test_a_signal_at_the_last_step_of_an_epoch_leaves_its_row_in_the_history(task, tmp_path, monkeypatch):
     settings = {"save_strategy": "steps", "save_steps": 3}
     execute(task(**settings), tmp_path / "whole")
-    original = trainer_module.FamilyTrainer.training_step
-
-    def signalled(self, *args, **kwargs):
-        if self.state.global_step == 9:
-            self.stop_on_signal._remember(15, None)
-        return original(self, *args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
+        signal_at(9, patch)
         with pytest.raises(Terminated):
             execute(task(**settings), tmp_path / "parts")
     execute(task(**settings), tmp_path / "parts")
