@@ -33,19 +33,19 @@ def load_reports_withheld() -> Iterator[Callable[[], None]]:
     """Withholds what the library logs of the weights that it loads; the function given lets it through afterwards."""
     logger, records = logging.getLogger("transformers.modeling_utils"), []
 
-    def withhold(record: logging.LogRecord) -> bool:
+    def _withhold(record: logging.LogRecord) -> bool:
         records.append(record)
         return False
 
-    def release() -> None:
+    def _release() -> None:
         for record in records:
             logger.handle(record)
 
-    logger.addFilter(withhold)
+    logger.addFilter(_withhold)
     try:
-        yield release
+        yield _release
     finally:
-        logger.removeFilter(withhold)
+        logger.removeFilter(_withhold)
 
 
 @dataclass

@@ -23,13 +23,13 @@ from transformers.utils import ModelOutput
 
 from .configuration_slot_diffusion import SlotDiffusionConfig
 from .field_checks import is_integer
+from .foreign_schedulers import afresh, check_chain, check_instance, takes_generators
 from .modeling_slot_diffusion import SlotDiffusionModel, load_reports_withheld
 
 DEFAULT_STEPS = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
 OUTPUT_TYPES = ("pt", "pil")
 LATENT_STREAM, SLOT_STREAM = 1, 2  # what a sample's noise is for
 MAX_SEED, MAX_SAMPLE_ID = 2**63, 2**40
-ROUNDING = 1e-3  # relative, of alphas_cumprod: diffusers multiplies a thousand numbers in fp32
 LARGEST_PIXEL = 1.01  # of an image in [-1, 1]: resizing and half precision may overshoot a little
 
 
@@ -255,9 +255,9 @@ class SlotDiffusionPipeline:
                 ),
             }[scheduler]()
         else:
-            _check_instance(scheduler)
-            _check_chain(scheduler, own)
-            chosen = copy.deepcopy(scheduler) if steps is not None else _afresh(scheduler, self.device)
+            check_instance(scheduler, tuple(DEFAULT_STEPS))
+            check_chain(scheduler, own)
+            chosen = copy.deepcopy(scheduler) if steps is not None else afresh(scheduler, self.device)
             # Some of diffusers' clip samples unless told otherwise, and latents are not confined to [-1, 1].
             if "clip_sample" in chosen.config:
                 chosen.register_to_config(clip_sample=own.config.clip_sample)
@@ -274,7 +274,7 @@ class SlotDiffusionPipeline:
         sample = (drawn if latents is None else latents.float()).to(self.device) * scheduler.init_noise_sigma
         timesteps = torch.as_tensor(scheduler.timesteps, device=self.device)
         cache = self.model.unet.precompute(slots, timesteps)
-        noisy = _takes_generators(scheduler)
+        noisy = takes_generators(scheduler)
         for t in timesteps:
             # 1. what the UNet says of the noise
             prediction = self.model.denoise(scheduler.scale_model_input(sample, t), t, cache=cache).float()
@@ -315,60 +315,6 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
-
-
-def _takes_generators(scheduler: Any) -> bool:
-    return "generator" in scheduler.step.__code__.co_varnames
-
-
-def _check_instance(scheduler: Any) -> None:
-    if isinstance(scheduler, type):
-        name = scheduler.__name__
-        raise ValueError(
-            f"scheduler is the class {name}; give an instance: {name}.from_config(model.scheduler().config)"
-        )
-    if not all(hasattr(scheduler, name) for name in ("config", "set_timesteps", "step")):
-        raise ValueError(
-            f"scheduler is of type {type(scheduler).__name__}; give one of {', '.join(DEFAULT_STEPS)}, or an instance"
-        )
-
-
-def _check_chain(scheduler: Any, own: Any) -> None:
-    """ValueError, saying in what, where a scheduler walks another chain than `own`, that of the model's training."""
-    different = []
-    for field in ("prediction_type", "num_train_timesteps"):
-        theirs, ours = getattr(scheduler.config, field, None), own.config[field]
-        if theirs != ours:
-            different.append(f"{field} {theirs!r} instead of {ours!r}")
-    theirs, ours = getattr(scheduler, "alphas_cumprod", None), own.alphas_cumprod
-    if theirs is None:
-        different.append("no alphas_cumprod")
-    elif len(theirs) == len(ours):
-        error = (torch.as_tensor(theirs, dtype=torch.float32, device="cpu") / ours - 1).abs()
-        t = int(error.argmax())
-        if not error[t] < ROUNDING:
-            different.append(f"other betas (alphas_cumprod[{t}] is {theirs[t]:.4g} instead of {ours[t]:.4g})")
-    if different:
-        name = type(scheduler).__name__
-        raise ValueError(
-            f"this {name} does not fit the model's chain: it has {', '.join(different)}; make it by "
-            f"{name}.from_config(model.scheduler().config)"
-        )
-
-
-def _afresh(scheduler: Any, device: torch.device) -> Any:
-    """A copy of a scheduler at the beginning of the timesteps that it is set to."""
-    name, count = type(scheduler).__name__, getattr(scheduler, "num_inference_steps", None)
-    if count is None:
-        raise ValueError(f"give num_inference_steps, or a {name} on which set_timesteps was called")
-    fresh = copy.deepcopy(scheduler)
-    fresh.set_timesteps(count, device=device)
-    given = torch.as_tensor(scheduler.timesteps, device=device)
-    if torch.equal(torch.as_tensor(fresh.timesteps, device=device), given):
-        return fresh
-    if getattr(scheduler, "step_index", None) is not None:  # timesteps that were given one by one
-        raise ValueError(f"this {name} has been used; call its set_timesteps again, or give num_inference_steps")
-    return copy.deepcopy(scheduler)
 
 
 def _default_processor(image_size: int) -> BitImageProcessor:
