@@ -74,10 +74,10 @@ def write_card(run_folder: Path) -> Path:
     """
     run = load_run(Path(run_folder))
     content: CardContent = family_module(run, "card").card_content(run)
-    if len(run.history):
-        label = run.folder.name
-        curves = figures.curves([figures.Curve(label, figures.BLUE, run.history)], content.panels)
-        write_atomically(run.folder / "figures" / "curves.png", figures.to_png(curves))
+    curve = figures.Curve(run.folder.name, figures.BLUE, run.history)
+    if curve.has_a_line:
+        drawn = figures.curves([curve], content.panels)
+        write_atomically(run.folder / "figures" / "curves.png", figures.to_png(drawn))
     path = run.folder / "README.md"
     write_atomically(path, card_text(run))
     return path

@@ -17,6 +17,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
@@ -51,6 +53,8 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
 }
+END_FONT = FontProperties(family="DejaVu Sans", weight="bold", size=9.5)  # of the names at the ends of curves
+TICKS = 0.55  # inches left of a panel for the numbers at its ticks
 SPLIT_DASHES = {"train": (0, (3.2, 2.0)), "val": "-", "dev": (0, (1, 1.6))}
 Panels = tuple[tuple[str, str], ...]  # (column of the history, title)
 PANELS: Panels = (
@@ -69,6 +73,12 @@ class Curve:
     label: str
     colour: str
     history: pd.DataFrame
+
+    @property
+    def has_a_line(self) -> bool:
+        """Whether a split that is drawn was measured at two epochs or more: one evaluation is a point, no course."""
+        drawn = self.history[self.history["split"].isin(SPLIT_DASHES)]
+        return bool((drawn.groupby("split")["epoch"].nunique() > 1).any())
 
 
 def colours_for(labels: list[str], variants: list[str] | None = None) -> list[str]:
@@ -92,11 +102,15 @@ def series(history: pd.DataFrame, split: str, metric: str) -> tuple[np.ndarray, 
 def curves(runs: list[Curve], panels: Panels = PANELS) -> Figure:
     """The curves of all runs in one figure: a panel each and the key, in rows of three."""
     rows = -(-(len(panels) + 1) // 3)
+    names = _room_for_names(runs)
+    panel = 3.0  # inches, as are these: ticks stand left of a panel, names right of it
+    width = 3 * (TICKS + panel + names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(13.5, 3.6 * rows))
+        figure = Figure(figsize=(width, 3.6 * rows))
         axes = figure.subplots(rows, 3, squeeze=False).ravel()
         edge = 0.05 if rows > 1 else 0.09
-        figure.subplots_adjust(left=0.045, right=0.93, top=1 - edge, bottom=1.4 * edge, wspace=0.42, hspace=0.32)
+        figure.subplots_adjust(left=TICKS / width, right=1 - names / width, top=1 - edge, bottom=1.4 * edge)
+        figure.subplots_adjust(wspace=(TICKS + names) / panel, hspace=0.32)
         for axis, (metric, title) in zip(axes, panels, strict=False):
             _draw_curves(axis, runs, metric, title)
         _draw_key(axes[len(panels)], runs)
@@ -110,10 +124,16 @@ def curve_panel(runs: list[Curve], metric: str, title: str | None = None) -> Fig
     with rc_context(STYLE):
         figure = Figure(figsize=(5.0, 3.3))
         axis = figure.add_subplot()
-        longest = max([5, *(len(run.label) for run in runs)]) if len(runs) > 1 else 5
-        figure.subplots_adjust(left=0.105, right=max(0.6, 0.97 - 0.0175 * longest), top=0.91, bottom=0.14)
+        figure.subplots_adjust(left=TICKS / 5.0, right=1 - _room_for_names(runs) / 5.0, top=0.91, bottom=0.14)
         _draw_curves(axis, runs, metric, title or dict(PANELS).get(metric, metric))
     return figure
+
+
+def _room_for_names(runs: list[Curve]) -> float:
+    """Inches right of a panel for the names at its curves' ends: the runs', or the splits' where there is one run."""
+    names = [run.label for run in runs] if len(runs) > 1 else list(SPLIT_DASHES)
+    widest = max(TextPath((0, 0), name, prop=END_FONT, usetex=False).get_extents().width for name in names)
+    return min(0.2 + widest / 72, 2.4)
 
 
 def _draw_curves(axis: Axes, runs: list[Curve], metric: str, title: str) -> None:
@@ -175,8 +195,7 @@ def label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
             textcoords="offset points",
             color=colour,
             va="center",
-            fontsize=9.5,
-            fontweight="bold",
+            fontproperties=END_FONT,
             annotation_clip=False,
         )
 

@@ -86,7 +86,7 @@ def _study(title: str, runs: list[Run], out: Path) -> list[Table | Text | Galler
         blocks.append(Text(observe_comparison(runs, paired_tests(runs)), listed=True))
     panels = [panel for panel in family_module(runs[0], "report").PANELS if panel[0] in ("loss", rules_of(runs).metric)]
     curves = curves_of(runs)
-    if any(len(curve.history) for curve in curves):
+    if any(curve.has_a_line for curve in curves):
         blocks += sections.learning_curves(curves, panels)
     if len(runs) > 1:
         differing = settings_table(runs)

@@ -51,10 +51,10 @@ def filled(sections: list[Section]) -> list[Section]:
 
 
 def learning_curves(runs: list[figures.Curve], panels: figures.Panels) -> list[Any]:
-    """The panels of curves for one run or several."""
-    runs = [run for run in runs if len(run.history)]
+    """The panels of curves for one run or several, of those that were evaluated more than once."""
+    runs = [run for run in runs if run.has_a_line]
     if not runs:
-        return [Text(["history.csv holds no evaluation, so there are no curves."], quiet=True)]
+        return [Text(["history.csv holds no two evaluations, so there are no curves."], quiet=True)]
     who = ", ".join(run.label for run in runs)
     drawn = [figures.curve_panel(runs, metric, title) for metric, title in panels]
     titles = [f"{title} by epoch, train and validation, of {who}" for _, title in panels]

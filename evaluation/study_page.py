@@ -40,7 +40,7 @@ def _publish(runs: list[Run], study: str, destination: Path) -> Path:
     for run in runs:  # these were loaded for this page alone
         run.training["command"] = portable_command(shlex.split(run.training.get("command") or ""))
     panels = family_module(runs[0], "report").PANELS
-    curves = [curve for curve in curves_of(runs) if len(curve.history)]
+    curves = [curve for curve in curves_of(runs) if curve.has_a_line]
     if curves:
         write_atomically(target / "figures" / "curves.png", figures.to_png(figures.curves(curves, panels)))
     results = results_table(runs, target)

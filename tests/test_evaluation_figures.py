@@ -45,7 +45,27 @@ def test_curves_of_seven_variants_show_train_dashed_and_val_solid():
         styles = [line.get_linestyle() for line in axis.get_lines()]
         assert styles.count("--") == styles.count("-") == 7
         assert {text.get_text() for text in axis.texts} == set(VARIANTS)
-    assert Image.open(io.BytesIO(figures.to_png(figure, dpi=40))).size == (540, 288)
+    assert Image.open(io.BytesIO(figures.to_png(figure, dpi=40))).height == 288
+
+
+@pytest.mark.parametrize("draw", [lambda runs: figures.curve_panel(runs, "loss"), figures.curves])
+def test_long_names_at_the_ends_of_curves_stay_clear_of_the_edge_and_of_the_next_panel(draw):
+    runs = [figures.Curve(name, "#000000", history([0.1, 0.4])) for name in ("2_lstm_attention", "W" * 12)]
+    figure = draw(runs)
+    figure.draw_without_rendering()
+    axes = [axis for axis in figure.axes if axis.axison]
+    for axis in axes:
+        right = max(text.get_window_extent().x1 for text in axis.texts)
+        left_of_next = [other.get_tightbbox().x0 for other in axes if other.get_position().x0 > axis.get_position().x1]
+        assert right <= min([figure.bbox.x1, *left_of_next])
+
+
+def test_one_evaluation_is_no_line():
+    table = history([0.1, 0.4])
+    assert figures.Curve("a", "#000000", table).has_a_line
+    assert not figures.Curve("a", "#000000", table[table["epoch"] == 1]).has_a_line
+    running = pd.concat([table[table["epoch"] == 1], table.assign(split="running")])  # the trainer's own, not drawn
+    assert not figures.Curve("a", "#000000", running).has_a_line
 
 
 def test_a_run_without_measurements_still_gives_a_figure():
