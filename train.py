@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 train_one(task, options, options.overwrite)
             except (ValueError, OSError) as error:
-                if len(tasks) == 1:
+                if len(tasks) == 1 or processes > 1:  # the others may not have failed, and wait in this run
                     raise
                 line = " ".join(str(error).split())
                 print(f"error in {task.recipe.name}: {line}", file=sys.stderr, flush=True)

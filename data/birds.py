@@ -28,7 +28,7 @@ from .image_rows import in_order, prepared
 from .split_store import save_splits, write_rows
 
 # Part of every cache's key: raise it when decoding, resizing or the layout of the cache changes.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 @dataclass
@@ -41,7 +41,8 @@ class BirdsData:
         centre crop; None means image_size.
     val_fraction, test_fraction: carved from the training images, class by class, where the folder is absent.
     bad_files: "refuse" stops at files that cannot be decoded, "skip" leaves them out.
-    leakage: duplicates across splits are reported, refused, or dropped (from train; of val and test, from val).
+    leakage: duplicates across splits are reported, refused, or dropped: from train what val has too, from test what
+        either has.
     """
 
     path: str | None = None

@@ -341,17 +341,13 @@ def _read(root: Path, files: SceneFiles, coding: str) -> _Scene:
     try:
         scene = _Scene(decode(read_file(root / at.path))[0])
         if at := files.mask:
-            scene.mask = read_mask(root / at.path, coding)
+            scene.mask = read_mask(root / at.path, coding, scene.image.size)
         if at := files.metadata:
             if at.num_bytes > _MAX_METADATA_BYTES:
                 raise BadImage(f"of {at.num_bytes} bytes, more than {_MAX_METADATA_BYTES}")
             scene.metadata = json.dumps(json.loads(read_file(root / at.path)), separators=(",", ":"))
     except (BadImage, ValueError, RecursionError) as error:
         raise _Unusable("bad_files", str(error) if at is files.image else f"its {at.path}: {error}") from error
-    if scene.mask is not None and scene.mask.shape != scene.image.size[::-1]:
-        height, width = scene.mask.shape
-        size = "x".join(map(str, scene.image.size))
-        raise _Unusable("bad_files", f"its mask {files.mask.path} is {width}x{height}, the picture {size}")
     return scene
 
 

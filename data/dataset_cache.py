@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
+
+if TYPE_CHECKING:  # slow to import
+    from datasets import Dataset
 
 MANIFEST = "manifest.json"
 
@@ -38,6 +42,19 @@ def is_valid(folder: Path, description: dict) -> bool:
     if not isinstance(manifest, dict) or manifest.get("description") != json.loads(json.dumps(description)):
         return False
     return manifest.get("files") == _sizes(folder)
+
+
+def source_of(splits: Mapping[str, Dataset]) -> dict | None:
+    """`version` and `source` of the description that the cache of these splits was built for: files that were replaced
+    under their old names change it, and so does another way to prepare or to draw. None of splits in memory.
+    """
+    files = (Path(file["filename"]) for split in splits.values() for file in split.cache_files)
+    manifests = (folder / MANIFEST for file in files for folder in file.parents)
+    manifest = next((path for path in manifests if path.is_file()), None)
+    if manifest is None:
+        return None
+    description = json.loads(manifest.read_text())["description"]
+    return {key: description.get(key) for key in ("version", "source")}
 
 
 def _sync(path: Path) -> None:

@@ -178,6 +178,7 @@ def examine(records: list[ImageRecord], splits: dict[str, str], labels: dict[str
 
 
 def to_drop(pairs: list[list[str]], splits: dict[str, str]) -> set[str]:
-    """The member of each pair to leave out: the one of train, and of a pair in val and test the one of val."""
-    order = {"train": 0, "val": 1, "test": 2}
+    """The member of each pair to leave out: the one of train where the other is of val, and the one of test of every
+    other pair, so that train and val are the same whether or not test is there yet."""
+    order = {"test": 0, "train": 1, "val": 2}
     return {min(pair, key=lambda path: order[splits[path]]) for pair in pairs}

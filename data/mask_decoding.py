@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .image_decoding import MAX_PIXELS, BadImage, read_file
+from .image_decoding import BadImage, read_file
 
 CODINGS = ("auto", "index", "colour")
+MAX_MASK_PIXELS = 2**24  # colours take some 40 bytes a pixel to tell apart, on every core at once
+MAX_MASK_ID = 65535
 MAX_COLOURS = 256  # a flat mask of one byte per pixel can hold no more ids
 
 
-def decode_mask(content: bytes, coding: str = "auto") -> np.ndarray:
-    """The bytes of a mask file -> ids, int32 [H, W], 0 for the background.
+def decode_mask(content: bytes, coding: str = "auto", size: tuple[int, int] | None = None) -> np.ndarray:
+    """The bytes of a mask file -> ids, int32 [H, W], 0 for the background; `size` (width, height) is its picture's,
+    which it has to have.
 
     index: the stored number is the id: the index of a palette image (never its colour), or the level of a grey one of
     1, 8 or 16 bits; a colour image counts if its channels are equal everywhere. colour: every flat colour is an
@@ -26,8 +29,10 @@ def decode_mask(content: bytes, coding: str = "auto") -> np.ndarray:
         raise BadImage("empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"bomb-sized ({image.width}x{image.height}, more than {MAX_PIXELS} pixels)")
+            if image.width * image.height > MAX_MASK_PIXELS:
+                raise BadImage(f"bomb-sized ({image.width}x{image.height}, more than {MAX_MASK_PIXELS} pixels)")
+            if size is not None and image.size != size:  # before it is decoded
+                raise BadImage(f"a mask of {image.width}x{image.height}, its picture is {size[0]}x{size[1]}")
             if image.format in ("JPEG", "MPO"):
                 raise BadImage("a JPEG, which changes ids: masks must be stored without loss, as PNG")
             image.load()
@@ -40,9 +45,9 @@ def decode_mask(content: bytes, coding: str = "auto") -> np.ndarray:
         raise BadImage(f"unreadable ({type(error).__name__}: {error})") from error
 
 
-def read_mask(path: Path, coding: str = "auto") -> np.ndarray:
+def read_mask(path: Path, coding: str = "auto", size: tuple[int, int] | None = None) -> np.ndarray:
     """`decode_mask` of a file."""
-    return decode_mask(read_file(path), coding)
+    return decode_mask(read_file(path), coding, size)
 
 
 def _ids(image: Image.Image, coding: str) -> np.ndarray:
@@ -50,17 +55,18 @@ def _ids(image: Image.Image, coding: str) -> np.ndarray:
         image = image.getchannel(0)
     if image.mode in ("1", "L", "P", "I", "I;16", "I;16L", "I;16B") and (coding != "colour" or image.mode == "1"):
         values = np.asarray(image)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise BadImage(f"ids from {values.min()} to {values.max()}, outside 0 to 65535")
+        if values.size and (values.min() < 0 or values.max() > MAX_MASK_ID):
+            raise BadImage(f"ids from {values.min()} to {values.max()}, outside 0 to {MAX_MASK_ID}")
         return values.astype(np.int32)
     if image.mode == "F":
         raise BadImage("a floating-point image: ids are whole numbers")
     if image.mode != "RGB":
         image = image.convert("RGBA")
-    channels = np.asarray(image).astype(np.int32)  # [H, W, 3 or 4]
-    packed = (channels[..., 0] << 16) | (channels[..., 1] << 8) | channels[..., 2]
+    channels = np.asarray(image)  # uint8 [H, W, 3 or 4]
+    red, green, blue = (channels[..., i].astype(np.int32) for i in range(3))
+    packed = (red << 16) | (green << 8) | blue
     if channels.shape[2] == 4:
-        packed = np.where(channels[..., 3] == 0, 0, packed)
+        packed[channels[..., 3] == 0] = 0
     grey = (packed >> 16 == packed & 255) & (packed >> 8 & 255 == packed & 255)
     if coding == "index" or (coding == "auto" and grey.all()):
         if not grey.all():
@@ -84,7 +90,8 @@ def central_square(size: tuple[int, int], fraction: float) -> tuple[int, int, in
 
 
 def resized_mask(ids: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """The part of a mask inside `box` at size x size by the nearest pixel (that under the centre), int32."""
+    """The part of a mask inside `box` at size x size by the nearest pixel (that under the centre), int32; ids as
+    `read_mask` gives them."""
     left, upper, right, lower = box
     part = Image.fromarray(np.ascontiguousarray(ids[upper:lower, left:right], dtype=np.int32))
     return np.asarray(part.resize((size, size), Image.Resampling.NEAREST))

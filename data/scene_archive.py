@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tokenize
 import zipfile
 import zlib
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from .image_folder import DataError
+from .mask_decoding import MAX_MASK_ID
 from .scene_folder import MAX_ID
 
 # What numpy, zipfile and zlib answer to an archive with wrong bytes in it.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError)
 DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+ARRAYS = ("image", "mask", "predicted_mask", "index")
 MAX_ARCHIVE_BYTES = 4 * 2**30  # unpacked: the 10,000 val scenes of CLEVRTex at 128x128 take 0.8 GiB
 
 
@@ -37,13 +40,13 @@ def read_archive(path: Path) -> SceneArchive:
     """
     try:
         with zipfile.ZipFile(path) as members:
-            unpacked = sum(member.file_size for member in members.infolist())
+            unpacked = sum(_claimed_bytes(members, member) for member in members.infolist())
         if unpacked > MAX_ARCHIVE_BYTES:
             raise DataError(
                 f"{path} unpacks to {unpacked >> 20} MiB, more than {MAX_ARCHIVE_BYTES >> 20}: use a folder"
             )
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("image", "mask", "predicted_mask", "index") if name in stored}
+            arrays = {name: stored[name] for name in ARRAYS if name in stored}
     except DAMAGED as error:
         if isinstance(error, DataError):
             raise
@@ -59,9 +62,25 @@ def read_archive(path: Path) -> SceneArchive:
                 f"{path}: the array {name} is {mask.dtype} {list(mask.shape)}, wanted are integers "
                 f"{list(image.shape[:3])}, like the images"
             )
+        if mask is not None and (mask.min() < 0 or mask.max() > MAX_MASK_ID):
+            raise DataError(
+                f"{path}: the array {name} has ids from {mask.min()} to {mask.max()}, outside 0 to {MAX_MASK_ID}"
+            )
     index = arrays.get("index")
     usable = index is not None and index.dtype.kind in "iu" and index.shape == image.shape[:1]
     ids = index.astype(np.int64).tolist() if usable else []
     if len(set(ids)) != len(image) or not all(0 <= number < MAX_ID for number in ids):
         ids = list(range(len(image)))
     return SceneArchive(image, arrays.get("mask"), arrays.get("predicted_mask"), ids)
+
+
+def _claimed_bytes(members: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """What reading a member takes: its size by the archive's directory, or by its own header, which numpy believes,
+    where that says more."""
+    if member.filename.removesuffix(".npy") not in ARRAYS:
+        return member.file_size
+    with members.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return max(member.file_size, math.prod(shape) * dtype.itemsize)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError
 
+from data.dataset_cache import source_of
 from training.checkpoints import MANIFEST, verify
 
-from .runs import Run, RunError, weights_of
+from .runs import Run, RunError, digest, weights_of
 
 
 def check_files(folder: Path) -> None:
@@ -88,15 +90,20 @@ def recipe_data(run: Run, known: type) -> Any:
         raise RunError(f"{run.folder / 'recipe.yaml'}: {error}") from None
 
 
-def splits_there(run: Run, load: Callable[[Run], Mapping[str, Any]]) -> list[str] | None:
-    """The splits of a user's own data, to which one may have been added; of data that are not at hand those of the last
-    evaluation, and None of this project's own, whose splits the recipe says."""
+def data_state(run: Run, splits: Mapping[str, Dataset]) -> list[Any] | None:
+    """The splits of a user's own data, to which one may have been added, and a fingerprint of the files behind them;
+    None of this project's own, which the recipe says."""
+    return None if run.is_generated else [sorted(splits), digest([], source_of(splits))]
+
+
+def data_there(run: Run, load: Callable[[Run], Mapping[str, Dataset]]) -> list[Any] | None:
+    """`data_state` as it is now; of data that are not at hand as it was at the last evaluation."""
     if run.is_generated:
         return None
     try:
-        return sorted(load(run))
+        return data_state(run, load(run))
     except (OSError, ValueError):
-        return run.evaluation.get("data_splits")
+        return run.evaluation.get("data_state")
 
 
 def first_line(error: BaseException) -> str:

@@ -105,6 +105,7 @@ def scenes_key(run: Run, split: str, pixels: int | None, unit: str, drawn: Seque
     """
     data = run.recipe.get("data") or {}
     facts = [f"{pixels} px"]
+    facts += [f"{key} {data[key]}" for key in ("centre_crop", "split_seed") if data.get("path") and key in data]
     if not data.get("path"):
         facts += [*drawn, f"seed {data.get('seed', 0)}"]
     samples = number_of(run, split, "samples")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import comparison, figures, sections
 from .card import write_card
@@ -31,8 +32,8 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     result = evaluator.evaluate(run, options)
     if asked.splits and not result["metrics"].keys() & set(asked.splits):
         raise asked.no_split(result["metrics"], folder)
-    old = run.metrics.get("metrics") or {}
-    numbers = {**old, **{split: {**old.get(split, {}), **new} for split, new in result["metrics"].items()}}
+    trained = _of_training(run)
+    numbers = {**trained, **{split: {**trained.get(split, {}), **new} for split, new in result["metrics"].items()}}
     run.metrics = {
         "model": run.family,
         "name": run.name,
@@ -40,6 +41,7 @@ def evaluate_run(folder: Path, options: Options) -> bool:
         "metrics": {split: numbers[split] for split in sorted(numbers, key=_place)},
         "evaluation": result["evaluation"],
     }
+    run.evaluation["numbers"] = {split: sorted(new) for split, new in result["metrics"].items()}
     run.evaluation["observations"] = reporter.observe(run)
     for name, figure in reporter.number_figures(run).items():
         write_atomically(folder / "figures" / f"{name}.png", figures.to_png(figure))
@@ -50,6 +52,15 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     run.evaluation["digest"] = fingerprint  # written last, so that an evaluation cut short is done again
     write_json(folder / "metrics.json", run.metrics)
     return True
+
+
+def _of_training(run: Run) -> dict[str, dict[str, Any]]:
+    """The numbers of metrics.json that are not the last evaluation's: what it alone made must not outlive it."""
+    made = run.evaluation.get("numbers") or {}
+    return {
+        split: {key: value for key, value in numbers.items() if key not in made.get(split, ())}
+        for split, numbers in (run.metrics.get("metrics") or {}).items()
+    }
 
 
 def with_earlier_splits(run: Run, options: Options) -> Options:

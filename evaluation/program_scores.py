@@ -9,6 +9,7 @@ import numpy as np
 
 import metrics
 from metrics.bootstrap import interval
+from metrics.wilson import share_interval
 from models.programs import ProgramError, parse
 
 MANY_OPERATIONS = 10  # programs of as many operations or more are one part
@@ -25,11 +26,12 @@ def score(
     """All numbers of a split, a nested dictionary for metrics.json. The arguments are parallel, one entry a problem.
 
     `samples` (the number of problems) and the shares `exact_match, execution_accuracy, token_match, token_accuracy,
-    parses, executes` in [0, 1], each with `..._interval` [low, high] (95 %, bootstrap over the problems);
-    `reference_execution_accuracy`, that of the gold programs. The same numbers by part: `by_novelty` ("novel": no
-    problem of the training split has the same masked text; "seen"), `by_operations` (the number of operations of the
-    gold program: "1" … "9", "10 or more"), `by_operation` (problems whose gold program has the operation; these
-    overlap). A part without problems is left out; gold texts that are no programs are in no part by operations.
+    parses, executes` in [0, 1], each with `..._interval` [low, high] (95 %: Wilson, of tokens bootstrap over the
+    problems); `reference_execution_accuracy`, that of the gold programs. The same numbers by part: `by_novelty`
+    ("novel": no problem of the training split has the same masked text; "seen"), `by_operations` (the number of
+    operations of the gold program: "1" … "9", "10 or more"), `by_operation` (problems whose gold program has the
+    operation; these overlap). A part without problems is left out; gold texts that are no programs are in no part by
+    operations.
 
     ValueError where the lengths differ or are 0. AssertionError where execution accuracy contradicts exact match: a
     prediction equal to a gold program that gives the answer, but counted wrong.
@@ -63,14 +65,14 @@ def _samples(
     texts = {"predictions": list(predictions), "references": list(programs)}
     inputs = {
         "exact_match": texts,
-        "token_match": texts,
+        "token_match": {**texts, "resamples": 1},
         "execution_accuracy": {**texts, "problems": list(problems), "answers": list(answers)},
         "program_validity": {"predictions": texts["predictions"], "problems": list(problems)},
     }
     samples: dict[str, np.ndarray] = {}
     gold = 0.0
     for name, columns in inputs.items():
-        result = metrics.load(name).compute(**columns, resamples=1, return_samples=True)
+        result = metrics.load(name).compute(**columns, return_samples=True)
         gold = result.get("reference_execution_accuracy", gold)
         samples.update({key: np.asarray(column) for key, column in result["samples"].items() if key != "reason"})
     return samples, gold
@@ -82,7 +84,7 @@ def _numbers(samples: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, An
     for name in _SHARES:
         values = samples[name][chosen]
         result[name] = float(values.mean())
-        result[f"{name}_interval"] = interval(values)
+        result[f"{name}_interval"] = interval(values) if name == "token_match" else share_interval(values)
     matching, tokens = samples["matching_tokens"][chosen], samples["prediction_tokens"][chosen]
     result["token_accuracy"] = float(matching.sum() / max(tokens.sum(), 1))
     result["token_accuracy_interval"] = interval(matching, tokens)

@@ -13,12 +13,13 @@ from transformers import AutoModelForImageClassification
 
 import models  # noqa: F401  registers the Auto classes
 from data.birds import BirdsData, audit, load_birds, pixels_of
+from data.dataset_cache import source_of
 from data.image_folder_audit import AuditReport
 from training.digests import data_digests
 from training.run_folder import check_data
 
 from . import grad_cam
-from .loading import device_of, exact, recipe_data, splits_there
+from .loading import data_state, data_there, device_of, exact, recipe_data
 from .loading import load_model as load_weights
 from .options import Options
 from .picture_inputs import PictureInputs
@@ -92,7 +93,7 @@ def settings(run: Run, options: Options) -> Any:
     """What an evaluation depends on besides files: the splits asked for, and those that there are. RunError for
     `data`."""
     options.refuse_data(run.family)
-    return [options.splits, splits_there(run, lambda run: load_birds(recipe_data(run, BirdsData)))]
+    return [options.splits, data_there(run, lambda run: load_birds(recipe_data(run, BirdsData)))]
 
 
 def evaluate(run: Run, options: Options) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     dataset, audited = load_data(run)
     wanted = options.present(dataset, run.folder)
     classifier = Classifier(run, options)
-    fingerprint = digest([], inputs_digest(run), data_digests(dataset))
+    fingerprint = digest([], inputs_digest(run), data_digests(dataset), source_of(dataset))
     known = {} if options.force else load_predictions(run.folder, fingerprint)
     predictions = {s: known.get(s) or classifier.predict(dataset[s]) for s in wanted}
     save_predictions(run.folder, {**known, **predictions}, fingerprint)
@@ -113,7 +114,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     for split, predicted in predictions.items():
         metrics[split], details[split] = score(predicted, run.labels)
     evaluation = {"device": str(classifier.device), "precision": "float32", "splits": details}
-    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
+    evaluation["data_state"] = data_state(run, dataset)
     evaluation["data"] = audited and audited.counts()
     pictures = {"audit": audited}
     if "val" in predictions:

@@ -21,14 +21,18 @@ from .runs import Run
 
 
 def data_key(run: Run) -> str:
-    """What makes two runs' numbers comparable, for people: the data's name, size of image and number of classes."""
+    """What makes two runs' numbers comparable, for people: the data's name, size of image, number of classes, and how a
+    validation split was carved where the recipe says."""
     data = run.recipe.get("data") or {}
     name = (
         str(data["path"]).rstrip("/").rsplit("/", 1)[-1].removesuffix(".tar")
         if data.get("path")
         else f"generated pictures of seed {data.get('seed', 0)}"
     )
-    return f"{name} ({len(run.labels)} classes, {data.get('image_size', 64)} px)"
+    carved = "".join(
+        f", {key} {data[key]}" for key in ("split_seed", "val_fraction") if data.get("path") and key in data
+    )
+    return f"{name} ({len(run.labels)} classes, {data.get('image_size', 64)} px{carved})"
 
 
 def outcomes(run: Run, split: str) -> Outcomes | None:

@@ -122,7 +122,8 @@ def compare_samplers(
     metric, missing = first_metric() if len(chosen) > 1 else (None, [])
     name = None if metric is None else metric.extractor.distance_name
     task = _Task(model, images, slots, references, metric)
-    inputs = digest([], made_from, chosen.digest, references.digest, name, SEED, DRAWS, model.batch_size)
+    at = [str(model.device), torch.get_num_threads()]  # times of two machines, or threads, are not compared
+    inputs = digest([], made_from, chosen.digest, references.digest, name, SEED, DRAWS, model.batch_size, at)
     rows = [
         store.remember(f"sampler, {sampler.label}", inputs, partial(task.measure, sampler))
         for sampler in samplers_of(model.config.num_train_timesteps)

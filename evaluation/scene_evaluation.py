@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from data.dataset_cache import source_of
+
 from . import composition
-from .loading import splits_there
+from .loading import data_state, data_there
 from .options import Options
 from .predictions import ScenePredictions, load_predictions, save_predictions
 from .program_store import Store
@@ -44,7 +46,7 @@ def settings(run: Run, options: Options) -> Any:
     known = {name: entry["inputs"] for name, entry in (run.evaluation.get("other_data") or {}).items()}
     if options.data is not None:
         known[data_label(options.data)] = _stamp(options.data)
-    return [options.splits, splits_there(run, load_scenes), options.library_images, sorted(known.items())]
+    return [options.splits, data_there(run, load_scenes), options.library_images, sorted(known.items())]
 
 
 def data_label(path: Path) -> str:
@@ -87,7 +89,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     started = time.perf_counter()
     dataset = load_scenes(run)
     wanted = options.present(dataset, run.folder)
-    made_from = inputs_digest(run, model.settings)
+    made_from = digest([], inputs_digest(run, model.settings), source_of(dataset))
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
     close = next(name for name in CLOSE if name in splits)
     predictions = _predictions(run, model, splits, close, made_from, options.force)
@@ -99,7 +101,7 @@ def evaluate_scenes(run: Run, options: Options, model: SceneModel, own: Study | 
     stored = {} if options.force else load_predictions(run.folder, made_from, ScenePredictions)
     save_predictions(run.folder, {**stored, **predictions}, made_from)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
-    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
+    evaluation["data_state"] = data_state(run, dataset)
     evaluation["baselines"] = beside.facts
     pictures = {"split": close, **_gallery(model, splits[close], predictions[close])}
     if "train" in dataset and len(dataset["train"]):

@@ -92,7 +92,7 @@ def score(predicted: ScenePredictions, split: SceneSplit) -> tuple[dict[str, Any
 
 def _details(segments: np.ndarray, true: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """What the scores depend on: number and size of objects, and how many slots a scene takes."""
-    objects, sizes, overlaps, used, floor, floor_overlap = [], [], [], [], [], []
+    objects, sizes, overlaps, scenes, used, floor, floor_overlap = [], [], [], [], [], [], []
     step = max(1, PIECE // true[0].size)
     for start in range(0, len(true), step):
         tables = contingency_tables(true[start : start + step], segments[start : start + step])  # [B, T, P]
@@ -107,10 +107,11 @@ def _details(segments: np.ndarray, true: np.ndarray, scores: np.ndarray) -> dict
         objects += present.sum(axis=1).tolist()
         sizes += areas[present].tolist()
         overlaps += best[present].tolist()
+        scenes += (start + present.nonzero()[0]).tolist()
     return {
         "histogram": _histogram(scores),
         "by_objects": _by_objects(np.asarray(objects), scores),
-        "by_size": _by_size(np.asarray(sizes), np.asarray(overlaps)),
+        "by_size": _by_size(np.asarray(sizes), np.asarray(overlaps), np.asarray(scenes)),
         "slots": {
             "used": float(np.mean(used)),
             "objects": float(np.mean(objects)),
@@ -144,13 +145,19 @@ def _by_objects(objects: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, 
     return result
 
 
-def _by_size(sizes: np.ndarray, overlaps: np.ndarray) -> list[dict[str, Any]]:
-    """Of objects by their visible share of the picture: how many, their mean best IoU, and how many were found."""
+def _by_size(sizes: np.ndarray, overlaps: np.ndarray, scenes: np.ndarray) -> list[dict[str, Any]]:
+    """Of objects by their visible share of the picture: how many, their mean best IoU, and how many were found.
+
+    Intervals are over scenes: the masks of one scene fail together.
+    """
     rows = []
     for low, high in pairwise(SIZES):
-        own = overlaps[(sizes >= low) & ((sizes < high) | (high == 1.0))]
+        chosen = (sizes >= low) & ((sizes < high) | (high == 1.0))
+        own = overlaps[chosen]
         if len(own):
             found = float((own >= FOUND).mean())
             row = {"low": low, "high": high, "objects": len(own), "overlap": float(own.mean())}
-            rows.append(row | {"overlap_interval": interval(own), "found": found})
+            counts = np.bincount(scenes[chosen])  # [scenes]
+            sums = np.bincount(scenes[chosen], weights=own)
+            rows.append(row | {"overlap_interval": interval(sums[counts > 0], counts[counts > 0]), "found": found})
     return rows

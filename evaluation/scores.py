@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 import metrics
+from metrics.wilson import wilson_interval
 
 from .predictions import Predictions
-from .statistics import bootstrap_macro_f1, wilson_interval
+from .statistics import bootstrap_macro_f1
 
 SURE = 0.9
 

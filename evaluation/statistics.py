@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+from metrics.wilson import CONFIDENCE
 
 
 class Paired(NamedTuple):
@@ -26,14 +26,6 @@ def evenly(indices: np.ndarray, count: int) -> np.ndarray:
     if len(indices) <= count:
         return indices
     return indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), in [0, 1]. ValueError for an empty sample."""
-    if total <= 0:
-        raise ValueError(f"an interval needs at least one sample, got {total}")
-    interval = stats.binomtest(int(correct), int(total)).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ class Split:
 
     def outcomes(self, predictions: Sequence[str]) -> Outcome:
         """Whether each prediction is the gold program, and whether it gives the answer: bool [N] each."""
-        texts = {"predictions": list(predictions), "resamples": 1, "return_samples": True}
+        texts = {"predictions": list(predictions), "return_samples": True}
         exact = metrics.load("exact_match").compute(**texts, references=self.programs)
         right = metrics.load("execution_accuracy").compute(**texts, problems=self.problems, answers=self.answers)
         samples = exact["samples"]["exact_match"], right["samples"]["execution_accuracy"]
@@ -345,7 +345,6 @@ def _among_the_best(evaluator: Evaluator, split: Split, right: np.ndarray) -> di
         predictions=[program for _, program in flat],
         problems=[split.problems[row] for row in rows],
         answers=[split.answers[row] for row in rows],
-        resamples=1,
         return_samples=True,
     )
     holding = {row for row, hit in zip(rows, result["samples"]["execution_accuracy"], strict=True) if hit}

@@ -79,7 +79,7 @@ def card_content(run: Run) -> CardContent:
         measures=MEASURES,
         beside=BESIDE,
         shares=frozenset({*MEASURES, *BESIDE} - {"loss"}),
-        intervals_note=f"bootstrap over problems; programs by {_search(run)}",
+        intervals_note=f"Wilson, of token match by bootstrap over problems; programs by {_search(run)}",
         panels=PANELS,
         pictures=PICTURES,
         sources=_sources(run),

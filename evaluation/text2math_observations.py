@@ -263,7 +263,8 @@ def _beams(details: Numbers) -> list[str]:
     for name in names[1:]:
         wide, test = widths[name], widths[name]["against_narrowest"]["exact_match"]
         change = test["difference"]
-        times = f", in {wide['seconds'] / narrow['seconds']:.1f} times the time" if narrow["seconds"] else ""
+        same = narrow["seconds"] and wide.get("device") == narrow.get("device")
+        times = f", in {wide['seconds'] / narrow['seconds']:.1f} times the time" if same else ""
         sentences.append(
             f"With {name} beams instead of {names[0]} exact match is {percent(wide['exact_match'])} instead of "
             f"{percent(narrow['exact_match'])}, {points(change)} {'more' if change >= 0 else 'less'} "

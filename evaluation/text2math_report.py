@@ -179,9 +179,10 @@ def results_table(run: Run) -> Table:
     return Table(
         ["Split", *MEASURES.values(), "Programs", "With a value", "Loss", "Problems"],
         rows,
-        f"Beam search with {beams} {'beam' if beams == 1 else 'beams'}, unconstrained; 95 % intervals by bootstrap "
-        "over problems. Novel: no training problem differs from it in numbers only. Look-up: the program of the "
-        "training problem that looks most alike, without any learning. Loss: mean cross-entropy of a gold token.",
+        f"Beam search with {beams} {'beam' if beams == 1 else 'beams'}, unconstrained; 95 % intervals: Wilson, of "
+        "token match by bootstrap over problems. Novel: no training problem differs from it in numbers only. "
+        "Look-up: the program of the training problem that looks most alike, without any learning. Loss: mean "
+        "cross-entropy of a gold token.",
     )
 
 
@@ -231,7 +232,7 @@ def _parts(details: dict[str, Any], made: dict[str, Figure]) -> list[Any]:
 
 
 def _beams(run: Run, made: dict[str, Figure]) -> list[Any]:
-    rows = []
+    rows, devices = [], set()
     for split in SPLIT_ORDER:
         details = (run.evaluation.get("splits") or {}).get(split, {})
         found = [(f"{width}", numbers) for width, numbers in (details.get("beams") or {}).items()]
@@ -239,6 +240,7 @@ def _beams(run: Run, made: dict[str, Figure]) -> list[Any]:
             made_of = {**details["constrained"], "samples": run.metrics["metrics"][split]["samples"]}
             found.append((f"{run.evaluation.get('main_beams')}, constrained", made_of))
         for width, numbers in found:
+            devices.add(numbers.get("device") or str(run.evaluation.get("device")))
             rows.append(
                 [
                     split_name(run, split),
@@ -252,7 +254,7 @@ def _beams(run: Run, made: dict[str, Figure]) -> list[Any]:
     if not rows:
         return []
     caption = (
-        f"Wall time on {run.evaluation.get('device')}, tokenizing included. Constrained: only programs that "
+        f"Wall time on {' and '.join(sorted(devices))}, tokenizing included. Constrained: only programs that "
         "parse, with numbers which the problem has, are searched."
     )
     columns = ["Split", "Beams", *MEASURES.values(), "Programs", "With a value", "ms a problem"]

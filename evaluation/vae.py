@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 import metrics
+from data.dataset_cache import source_of
 from metrics.bootstrap import interval
 from models import VQVAEModel
 from training.scene_pictures import psnr, to_pixels
 
 from .frechet import distances, feature_distance, features_of, first_metric, no_metric
-from .loading import device_of, exact, load_model, splits_there
+from .loading import data_state, data_there, device_of, exact, load_model
 from .options import Options
 from .picture_inputs import PictureInputs
 from .program_store import Entry, Store
@@ -48,7 +49,7 @@ def settings(run: Run, options: Options) -> Any:
     """Nothing but the splits, asked for and there, changes the result. RunError for other data, which this family does
     not measure."""
     options.refuse_data(run.family)
-    return [options.splits, splits_there(run, load_scenes)]
+    return [options.splits, data_there(run, load_scenes)]
 
 
 def evaluate(run: Run, options: Options) -> dict[str, Any]:
@@ -63,7 +64,10 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
     model, store = Autoencoder(run, options), Store(run.folder, options.force)
     files = [*weights_of(run.folder), run.folder / "config.json", run.folder / "preprocessor_config.json"]
     made_from = digest(
-        [file for file in files if file.is_file()], run.recipe.get("data"), code_digest(model_code(run.family))
+        [file for file in files if file.is_file()],
+        run.recipe.get("data"),
+        code_digest(model_code(run.family)),
+        source_of(dataset),
     )
     splits = {name: SceneSplit.of(name, dataset[name]) for name in wanted}
     numbers, details, found = {}, {}, {}
@@ -72,7 +76,7 @@ def evaluate(run: Run, options: Options) -> dict[str, Any]:
         numbers[name], details[name] = score(found[name])
     close = next(name for name in CLOSE if name in splits)
     evaluation: dict[str, Any] = {"device": str(model.device), "precision": "float32", "splits": details}
-    evaluation["data_splits"] = None if run.is_generated else sorted(dataset)
+    evaluation["data_state"] = data_state(run, dataset)
     train = SceneSplit("train", dataset["train"]) if "train" in dataset and len(dataset["train"]) else None
     entry = _frechet(store, model, splits[close].spread(COMPARED), train, made_from)
     evaluation["frechet"] = {key: value for key, value in entry.items() if key != "inputs"}

@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from data import birds, image_rows
 from data.birds import BirdsData, audit, image_processor, load_birds, pixels_of
 from data.image_decoding import open_rgb
 from data.image_folder import DataError
+from training.digests import data_digests
 
 
 def scene(seed, width=40, height=32):
@@ -282,6 +284,20 @@ def test_leakage_is_dropped_from_train(fields, leaky):
     report = audit(drop)
     assert report.dropped == ["train/c1/0.png", "train/c2/3.png"]
     assert report.class_counts["train"] == {"c1": 9, "c2": 9, "c10": 10}
+
+
+def test_a_test_split_that_comes_later_changes_neither_train_nor_val(fields, leaky):
+    drop = fields(leakage="drop")
+    before = data_digests(load_birds(drop))
+    for name in ("c1", "c2", "c10"):
+        (leaky / "test" / name).mkdir(parents=True)
+        scene(6000 + len(name) + ord(name[1])).save(leaky / "test" / name / "new.png")
+    (leaky / "test/c1/as_train.png").write_bytes((leaky / "train/c1/3.png").read_bytes())
+    (leaky / "test/c2/as_val.png").write_bytes((leaky / "val/c2/own.png").read_bytes())
+    later = load_birds(drop)
+    assert {name: digest for name, digest in data_digests(later).items() if name != "test"} == before
+    assert [Path(path).name for path in later["test"]["path"]] == ["new.png"] * 3
+    assert audit(drop).class_counts["test"] == {"c1": 1, "c2": 1, "c10": 1}
 
 
 def test_archive_equals_folder_and_is_unpacked_once(fields, folder, tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def test_masks_without_pictures(fields, folder):
 
 def test_masks_of_another_size(fields, folder):
     save_mask(true_mask(1, (32, 32)), folder / "masks/train/1.png")
-    with pytest.raises(DataError, match=r"its mask masks/train/1\.png is 32x32, the picture 48x32"):
+    with pytest.raises(DataError, match=r"its masks/train/1\.png: a mask of 32x32, its picture is 48x32"):
         load_clevrtex(fields())
     skip = fields(bad_files="skip")
     assert load_clevrtex(skip)["train"]["id"][:] == [0, 2, 3]

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict, load_from_disk
 
 from data import dataset_cache
-from data.dataset_cache import MANIFEST, built, is_valid
+from data.dataset_cache import MANIFEST, built, is_valid, source_of
 
 
 def write(text):
@@ -152,3 +153,14 @@ def test_processes_at_once_build_once(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     assert (tmp_path / "builds").read_text() == "x"
     assert leftovers(tmp_path) == ["builds", "cache"]
+
+
+def test_splits_know_what_their_cache_was_built_from(tmp_path):
+    splits = DatasetDict(val=Dataset.from_dict({"id": list(range(9))}))
+    assert source_of(splits) is None
+    for files in ("one", "another"):
+        description = {"version": 1, "fields": {"image_size": 8}, "source": {"listing": files}}
+        folder = built(tmp_path / "cache", description, lambda staging: splits.save_to_disk(str(staging / "splits")))
+        found = load_from_disk(str(folder / "splits"))
+        assert source_of(found) == source_of({"val": found["val"].select([3, 1])})
+        assert source_of(found) == {"version": 1, "source": {"listing": files}}

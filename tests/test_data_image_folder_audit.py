@@ -123,7 +123,7 @@ def test_dropping_leaves_no_pair_across():
     records, splits, labels = small_set()
     report = examine(records, splits, labels)
     dropped = to_drop(report.leaks, splits)
-    assert dropped == {"train/a/1", "train/a/2", "val/a/1", "val/b/1"}
+    assert dropped == {"train/a/1", "train/a/2", "test/b/1", "test/b/2"}
     rest = [entry for entry in records if entry.path not in dropped]
     assert examine(rest, splits, labels).leaks == []
 

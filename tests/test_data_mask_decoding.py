@@ -112,9 +112,16 @@ def test_what_is_no_mask(content, coding, message):
 
 
 def test_bomb_sized_masks_are_refused(monkeypatch):
-    monkeypatch.setattr("data.mask_decoding.MAX_PIXELS", 100)
+    monkeypatch.setattr("data.mask_decoding.MAX_MASK_PIXELS", 100)
     with pytest.raises(BadImage, match="bomb-sized"):
         decode_mask(stored(palette_image()))
+
+
+def test_a_mask_of_another_size_than_its_picture_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
+    width, height = IDS.shape[::-1]
+    with pytest.raises(BadImage, match=f"a mask of {width}x{height}, its picture is {width + 1}x{height}"):
+        decode_mask(stored(palette_image()), size=(width + 1, height))
 
 
 def test_read_mask(tmp_path):

@@ -1,5 +1,8 @@
 """Scenes in one .npz file: what is read, what is refused, and that nothing in it is executed."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -72,6 +75,11 @@ def test_an_archive_is_an_evaluation_set(tmp_path):
         ({"mask": np.array([{}] * 3)}, "not a readable .npz file of plain arrays"),
         ({"mask": np.full((3, 20, 20), 11)}, "scenes.npz/0: mask has ids from 11 to 11"),
         ({"mask": None}, "scenes.npz/0: no mask"),
+        (
+            {"mask": np.full((3, 20, 20), 2**32 + 1)},
+            "the array mask has ids from 4294967297 to 4294967297, outside 0 to",
+        ),
+        ({"predicted_mask": np.full((3, 20, 20), -1)}, "the array predicted_mask has ids from -1 to -1"),
     ],
 )
 def test_archives_that_cannot_be_used(tmp_path, changes, message):
@@ -87,3 +95,13 @@ def test_an_archive_is_bounded(tmp_path, monkeypatch):
     fields = ClevrtexData(path=str(tmp_path / "scenes.npz"), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(DataError, match="unpacks to"):
         load_clevrtex(fields, need=("val",))
+
+
+def test_an_array_that_claims_more_than_the_archive_holds_is_refused_before_it_is_allocated(tmp_path):
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (2**21, 64, 64, 3)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / "scenes.npz", "w") as members:
+        members.writestr("image.npy", header.getvalue())
+    with pytest.raises(DataError, match="unpacks to 24576 MiB, more than 4096"):
+        read_archive(tmp_path / "scenes.npz")

@@ -1,14 +1,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 from trained_run import make_run as make_resnet
 from trained_text2math import SIZES, base_folder, evaluated_run, make_run, write_problems
 
+import train
 from evaluation.options import Options
 from evaluation.pipeline import evaluate_run
 from evaluation.program_generation import Generator
+from evaluation.resnet import Classifier
 from evaluation.runs import RunError
+from evaluation.scores import score
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,53 @@ def test_splits_of_a_classifier_stay_too(tmp_path):
     assert after["evaluation"]["splits"]["val"] == before["evaluation"]["splits"]["val"]
     assert after["evaluation"]["grad_cam"] == before["evaluation"]["grad_cam"]
     assert set(before["evaluation"]["observations"]) < set(after["evaluation"]["observations"])
+
+
+def test_a_number_that_an_evaluation_no_longer_makes_does_not_outlive_it(tmp_path, monkeypatch):
+    folder = make_resnet(tmp_path / "bn", tmp_path / "cache", steps=2)
+    content = metrics_of(folder)
+    content["metrics"]["val"]["of_training"] = 0.5
+    (folder / "metrics.json").write_text(json.dumps(content))
+    monkeypatch.setattr("evaluation.resnet.score", lambda *given: with_extra(*given))
+
+    def with_extra(predicted, labels):
+        numbers, details = score(predicted, labels)
+        return {**numbers, "once": 1.0}, details
+
+    evaluate_run(folder, Options(device="cpu", splits=("val",)))
+    assert metrics_of(folder)["metrics"]["val"]["once"] == 1.0
+    monkeypatch.setattr("evaluation.resnet.score", score)
+    evaluate_run(folder, Options(device="cpu", splits=("val",), force=True))
+    numbers = metrics_of(folder)["metrics"]["val"]
+    assert "once" not in numbers and numbers["of_training"] == 0.5
+
+
+def test_pictures_replaced_under_their_names_are_predicted_again(tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name in ("crow", "owl"):
+            (pictures / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(
+                    pictures / split / name / f"{i}.png"
+                )
+    small = ["--image_size", "16", "--n", "1", "--widths", "[8, 8, 8]", "--per_device_train_batch_size", "4"]
+    short = ["--num_train_epochs", "1", "--warmup_steps", "0", "--disable_tqdm", "true", "--name", "mine"]
+    own = ["--path", str(pictures), "--cache_dir", str(tmp_path / "cache"), "--runs", str(tmp_path)]
+    assert train.main(["--model", "resnet", *small, *short, *own]) == 0
+    folder, predicted, original = tmp_path / "resnet" / "mine", [], Classifier.predict
+
+    def counted(self, split, *rest):
+        predicted.append(len(split))
+        return original(self, split, *rest)
+
+    monkeypatch.setattr(Classifier, "predict", counted)
+    options = Options(device="cpu", splits=("val",))
+    assert evaluate_run(folder, options) and not evaluate_run(folder, options)
+    Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(pictures / "val" / "owl" / "3.png")
+    assert evaluate_run(folder, options) and not evaluate_run(folder, options)
+    assert predicted == [8, 8]
 
 
 def test_problems_that_changed_are_evaluated_again_and_missing_ones_change_nothing(base, tmp_path):

@@ -10,7 +10,8 @@ from evaluation.predictions import ScenePredictions, load_predictions, save_pred
 from evaluation.runs import RunError
 from evaluation.scene_data import SceneSplit
 from evaluation.scene_gallery import choose, ranked
-from evaluation.scene_scores import FOREGROUND, score
+from evaluation.scene_scores import FOREGROUND, _by_size, score
+from metrics.bootstrap import interval
 
 
 def scenes(count=24, size=20, seed=0, objects=4, masked=None):
@@ -83,6 +84,14 @@ def test_the_details_are_those_of_counting_by_hand():
         own = overlaps[(sizes >= row["low"]) & (sizes < row["high"])]
         assert row["objects"] == len(own) and row["overlap"] == pytest.approx(own.mean())
         assert row["found"] == pytest.approx((own >= 0.5).mean())
+
+
+def test_intervals_by_size_are_over_scenes_not_objects():
+    """20 scenes of 8 objects that are found or missed together: as uncertain as 20 objects, not as 160."""
+    found = np.repeat(np.arange(20) % 2, 8).astype(float)
+    rows = _by_size(np.full(160, 0.03), found, np.repeat(np.arange(20), 8))
+    expected = {"low": 0.02, "high": 0.04, "objects": 160, "overlap": 0.5, "found": 0.5}
+    assert rows == [expected | {"overlap_interval": interval([1, 0] * 10)}]
 
 
 def test_scenes_without_masks_are_not_scored_but_counted():

@@ -2,21 +2,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
-from evaluation.statistics import bootstrap_macro_f1, holm, macro_f1_of_counts, mcnemar, rank_test, wilson_interval
-
-
-def test_wilson_interval_equals_its_formula():
-    n, k, z = 122, 104, 1.959963984540054
-    p = k / n
-    centre, spread = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    expected = ((centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n))
-    assert wilson_interval(k, n) == pytest.approx(expected, abs=1e-9)
-
-
-def test_wilson_interval_stays_in_range_at_the_ends():
-    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
-    with pytest.raises(ValueError, match="at least one sample"):
-        wilson_interval(0, 0)
+from evaluation.statistics import (
+    bootstrap_macro_f1,
+    evenly,
+    fisher,
+    holm,
+    macro_f1_of_counts,
+    mcnemar,
+    rank_test,
+    signed_rank,
+)
 
 
 def test_macro_f1_of_counts_is_scikit_learns_also_where_a_class_is_missing():
@@ -58,7 +53,8 @@ def test_mcnemar_counts_only_disagreements():
     assert test.p_value == pytest.approx(
         2 * (1 + 10 + 45) / 1024
     )  # binomial(10, 1/2), two-sided: 0, 1 or 2 and mirrored
-    assert test.low < test.difference < test.high
+    half = 1.959964 * np.sqrt(10 - 36 / 50) / 50  # Wald's, of a difference of paired shares
+    assert (test.low, test.high) == pytest.approx((0.12 - half, 0.12 + half), abs=1e-6)
     assert mcnemar(first, first).p_value == 1
     with pytest.raises(ValueError, match="same, non-empty"):
         mcnemar(first, second[:3])
@@ -73,3 +69,19 @@ def test_holm_multiplies_by_the_number_left_and_never_decreases():
 def test_rank_test_needs_three_values_of_each():
     assert rank_test(np.arange(2.0), np.arange(9.0)) is None
     assert rank_test(np.arange(9.0), np.arange(9.0) + 100) < 0.001
+
+
+def test_signed_ranks_of_five_gains_are_the_two_ends_of_all_signs():
+    assert signed_rank(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(2 / 2**5)
+    assert signed_rank(np.zeros(9)) == 1.0
+
+
+def test_fishers_table_of_tea():
+    """Three of four cups told right either way (Fisher 1935): (16 + 1) / 70 on each side."""
+    assert fisher((3, 1), (4, 4)) == pytest.approx(34 / 70)
+
+
+def test_evenly_keeps_both_ends_and_repeats_nothing():
+    chosen = evenly(np.arange(100, 200), 7)
+    assert chosen[0] == 100 and chosen[-1] == 199 and set(np.diff(chosen)) <= {16, 17}
+    assert evenly(np.arange(3), 7).tolist() == [0, 1, 2]

@@ -48,8 +48,9 @@ def test_a_run_that_was_only_trained_has_a_card(tmp_path_factory, tmp_path):
 
 def test_the_card_says_by_which_search_its_numbers_are(trained, tmp_path):
     text = (trained / "README.md").read_text()
-    assert "95 % intervals (bootstrap over problems; programs by beam search with 10 beams)" in text.replace(
-        "\u00a0", " "
+    assert (
+        "95 % intervals (Wilson, of token match by bootstrap over problems; programs by beam search with 10 beams)"
+        in text.replace("\u00a0", " ")
     )
     folder = shutil.copytree(trained, tmp_path / "copy")
     content = json.loads((folder / "metrics.json").read_text())

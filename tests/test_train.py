@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import evaluate_all
 import train
+from tests.two_processes import train_on_two
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--image_size", "16", "--num_classes", "3", "--num_train", "64", "--num_val", "21", "--num_test", "9"]
@@ -96,6 +97,12 @@ BAD_INPUT = {
         "optim_args must be name=value pairs, not 'momentum'",
     ),
     "a logger that is not installed": (["--model", "resnet", "--report_to", "comet_ml"], "comet"),
+    "an optimiser that is not installed": (["--model", "resnet", "--optim", "adamw_bnb_8bit"], "bitsandbytes"),
+    "a setting of no schedule": (
+        ["--model", "resnet", "--lr_scheduler_kwargs", "{min_lr_rat: 0.01}"],
+        "unexpected keyword argument 'min_lr_rat'",
+    ),
+    "weights rounded to evaluate": (["--model", "resnet", "--bf16_full_eval", "true"], "unknown option"),
     "too many processes asked for": (["--model", "resnet", "--processes", "4"], "1 process(es) were started, not 4"),
 }
 
@@ -177,6 +184,21 @@ def test_a_study_goes_on_after_a_run_that_cannot_be_trained(capsys, tmp_path, sm
     assert [p.parent.name for p in (tmp_path / "runs").rglob("metrics.json")] == ["b"]
 
 
+def test_a_study_of_two_processes_ends_with_a_run_that_one_of_them_cannot_begin(tmp_path, small):
+    """The other has not failed: it would train the first run into the folder of the second."""
+    study = tmp_path / "norms"
+    study.mkdir()
+    for name in ("a", "b"):
+        text = "model_family: resnet\nmodel: {norm: bn, n: 1}\ntraining: {num_train_epochs: 1}\n"
+        (study / f"{name}.yaml").write_text(text)
+    thesis = tmp_path / "runs" / "resnet" / "norms" / "a" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    call = ["--recipe", study, "--runs", tmp_path / "runs", *small]
+    said = train_on_two(list(map(str, call)), ("resnet",), code=2)
+    assert "is not empty" in said and not (tmp_path / "runs" / "resnet" / "norms" / "b").exists()
+
+
 def test_other_settings_for_a_finished_run_are_an_error(capsys, tmp_path, small):
     call = ["--model", "resnet", "--runs", tmp_path, "--num_train_epochs", "1", *small]
     assert run_main(capsys, *call)[0] == 0
@@ -189,6 +211,7 @@ def test_other_settings_for_a_finished_run_are_an_error(capsys, tmp_path, small)
 def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     assert train.main(["--model", "resnet", "--dry-run", "--runs", str(tmp_path / "runs"), *small]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("NO RECIPE GIVEN: training resnet for minutes on EMBEDDED data (tiny.yaml).")
     for word in ("parameters", "memory a step", "at batch 8\n", "expected"):
         assert word in said
     assert re.search(r"steps +112\n", said)  # 14 epochs of 64 / 8
@@ -196,6 +219,9 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     assert train.main(["--model", "resnet", "--dry-run", *share, *small]) == 0
     code, error = run_main(capsys, "--model", "resnet", "--dry-run", *small, "--per_device_train_batch_size", "500")
     assert code == 2 and "fewer than one batch of 500" in error
+    capsys.readouterr()
+    code = train.main(["--model", "resnet", "--dry-run", "--path", str(tmp_path / "nowhere")])
+    assert "tiny.yaml trains resnet for minutes, meant for EMBEDDED data" in capsys.readouterr().out and code == 2
     assert train.main(["--model", "resnet", "--dry-run", "--gradient_accumulation_steps", "3", *small]) == 0
     said = capsys.readouterr().out
     assert "at batch 8 times 3\n" in said and re.search(r"steps +42\n", said)  # 3, 3 and 2 batches an epoch

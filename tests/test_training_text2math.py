@@ -82,6 +82,10 @@ def test_accumulated_steps_and_two_processes_give_what_one_batch_gives(tmp_path)
     assert len(expected) >= 10
     for name in ("parts", "two"):
         assert losses(tmp_path / name) == pytest.approx(expected, rel=1e-4), name
+    one, two = (json.loads((tmp_path / n / "text2math/tiny/metrics.json").read_text()) for n in ("one", "two"))
+    assert two["training"]["processes"] == 2
+    for split in ("val", "test"):  # 21 and 10 problems: two processes do not share them evenly
+        assert two["metrics"][split] == pytest.approx(one["metrics"][split], rel=1e-4), split
 
 
 def test_the_metrics_of_an_evaluation_are_those_of_each_problem_alone(task, tmp_path):

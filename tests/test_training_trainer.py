@@ -159,8 +159,14 @@ def test_overwriting_a_run_deletes_no_other_run_in_it(task, tmp_path):
 
 def test_overwriting_with_settings_that_do_not_work_keeps_the_run(task, tmp_path):
     execute(task(), tmp_path / "run")
-    with pytest.raises(RunError, match="names 'nosuch'"):
-        execute(task(lr_multipliers={"nosuch": 2.0}), tmp_path / "run", overwrite=True)
+    for settings, message in (
+        ({"lr_multipliers": {"nosuch": 2.0}}, "names 'nosuch'"),
+        ({"lr_scheduler_kwargs": {"nosuch": 2.0}}, "argument 'nosuch'"),
+        ({"report_to": "comet_ml"}, "comet"),
+        ({"optim": "adamw_bnb_8bit", "optim_args": None}, "bitsandbytes"),
+    ):
+        with pytest.raises(RunError, match=message):
+            execute(task(**settings), tmp_path / "run", overwrite=True)
     assert weights(tmp_path / "run") and (tmp_path / "run" / "metrics.json").is_file()
 
 
@@ -312,6 +318,35 @@ def test_a_run_killed_after_its_early_stop_does_not_train_on(task, tmp_path, mon
     whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
     assert whole["metrics"] == parts["metrics"] and whole["training"]["steps"] == parts["training"]["steps"] < 90
     assert parts["training"]["seconds"] > 0
+
+
+def test_the_best_model_is_found_where_the_run_was_moved_before_its_end(task, tmp_path, monkeypatch):
+    settings = {"save_strategy": "epoch", "load_best_model_at_end": True, "eval_strategy": "epoch"}
+    settings |= {"metric_for_best_model": "val_loss", "greater_is_better": True}  # the first epoch's is the worst
+    execute(task(**settings), tmp_path / "whole")
+    interrupted(task(**settings), tmp_path / "first", 20, monkeypatch)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    execute(task(**settings), tmp_path / "moved")
+    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "moved"))
+    rows = [json.loads(line) for line in [(tmp_path / "moved" / "metrics.json").read_text()]]
+    assert rows[0]["training"]["steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("val_mean_squared_error", False), ("val_reconstruction_mse", False), ("val_loss", False), ("val_accuracy", True)],
+)
+def test_an_error_is_better_where_it_is_smaller(task, metric, greater):
+    made = task(metric_for_best_model=metric, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
+    assert made.arguments.greater_is_better is greater
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(task, tmp_path, monkeypatch):
+    interrupted(task(), tmp_path / "run", 7, monkeypatch)
+    trainer = build_trainer(t := task(), t.build_model(), tmp_path / "run")
+    monkeypatch.setattr(type(t.arguments), "world_size", property(lambda self: 2))
+    with pytest.raises(CheckpointError, match=r"checkpoint-7 was made by 1 process\(es\), this run has 2"):
+        trainer._load_from_checkpoint(str(tmp_path / "run" / "checkpoints" / "checkpoint-7"))
 
 
 def test_early_stopping_on_a_metric_that_does_not_exist_is_an_error(task, tmp_path):

@@ -41,19 +41,26 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def run_on_two(imports: str, program: str, *arguments: object, **options) -> None:
+def run_on_two(imports: str, program: str, *arguments: object, code: int = 0, **options) -> str:
     """Run `imports` once and then `program` in two processes, whose `rank` is 0 and 1; both read `sys.argv[1:]`.
 
-    `options` go to `subprocess.run`. AssertionError with what they said where one fails.
+    `options` go to `subprocess.run`. Returns what they said on stderr; AssertionError with it where the larger exit
+    code is not `code`.
     """
     command = [sys.executable, "-c", imports + FORK + program, *map(str, arguments)]
     done = subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 400, "check": False, **options})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
+    return done.stderr
 
 
-def train_on_two(arguments: list[str], families: tuple[str, ...]) -> None:
-    """`train.py` with these arguments in two gloo processes."""
+def gloo_environment(port: int) -> dict[str, str]:
+    """This process's environment for two gloo processes of accelerate that meet at a port."""
     shared = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **shared}
+
+
+def train_on_two(arguments: list[str], families: tuple[str, ...], code: int = 0) -> str:
+    """`train.py` with these arguments in two gloo processes, which end with `code`; what they said on stderr."""
     arguments = [",".join(families), *arguments, "--processes", "2"]
-    run_on_two(TRAINER, TRAIN, *arguments, cwd=ROOT, env={**os.environ, **shared})
+    return run_on_two(TRAINER, TRAIN, *arguments, code=code, cwd=ROOT, env=gloo_environment(free_port()))

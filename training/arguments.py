@@ -74,6 +74,8 @@ class RunArguments(TrainingArguments):
             self.metric_for_best_model = self.metric_for_best_model or "val_accuracy"
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
             self.save_steps = self.eval_steps or self.save_steps  # the library asks for a checkpoint of each evaluation
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith(("_error", "_mse")):
+            self.greater_is_better = False  # the library knows of losses only
         super().__post_init__()
         if self.n_gpu > 1:  # the library would wrap the model in DataParallel, whose replicas have no parameters
             raise RunError(

@@ -34,15 +34,18 @@ class EpochClock(TrainerCallback):
 
 class StopOnSignal(TrainerCallback):
     """SIGTERM or SIGINT while in the context: finish the step or the evaluation, save, stop. `signum` then holds the
-    signal, for the exit code."""
+    signal, for the exit code; of several processes once all of them have agreed on it after a step."""
 
     def __init__(self):
         self.signum: int | None = None
+        self._received: int | None = None
         self._previous: dict[int, object] = {}
         self.accelerator = None  # set by the Trainer; agrees on the stop over processes
 
     def _remember(self, signum, frame):
-        self.signum = signum
+        self._received = signum
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            self.signum = signum
 
     def __enter__(self):
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -58,10 +61,10 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:
-            if self.signum is not None:
+            if self._received is not None:
                 self.accelerator.set_trigger()
             if self.accelerator.check_trigger():
-                self.signum = self.signum or signal.SIGTERM
+                self.signum = self._received or signal.SIGTERM
         if self.signum is not None:
             control.should_save = True
             control.should_training_stop = True

@@ -35,6 +35,7 @@ TASKS = {
 
 
 NOT_OF_RECIPES = {"output_dir", "bf16", "fp16", "resume_from_checkpoint"}  # which a run decides itself
+NOT_OF_RECIPES |= {"remove_unused_columns", "bf16_full_eval", "fp16_full_eval"}  # would lose inputs, round weights
 KINDS = {  # types of fields that recipes set, in words
     int: "an integer",
     float: "a number",

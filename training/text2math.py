@@ -241,7 +241,7 @@ class Text2MathTask(Task):
         texts = {"predictions": programs, "references": [row["program"] for row in rows]}
         facts = {"problems": [row["problem"] for row in rows], "answers": [row["answer"] for row in rows]}
         result = {"loss": float(np.sum(nats) / np.sum(tokens))}
+        needs = {"token_match": {"resamples": 1}, "execution_accuracy": facts}
         for name, module in self._metrics.items():
-            inputs = {**texts, **facts} if name == "execution_accuracy" else texts
-            result[name] = module.compute(**inputs, resamples=1)[name]
+            result[name] = module.compute(**texts, **needs.get(name, {}))[name]
         return result

@@ -1,7 +1,6 @@
 """The Trainer that all families share: transformers' own loop, with verified checkpoints and honest failures."""
 
 import contextlib
-import inspect
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerState
 
 from training import checkpoints
-from training.arguments import USUAL_MULTIPLIERS, RunArguments
+from training.arguments import RunArguments
 from training.callbacks import (
     AfterOptimizerStep,
     EarlyStopping,
@@ -26,6 +25,7 @@ from training.callbacks import (
     WriteHistory,
 )
 from training.errors import CheckpointError, NonFiniteError, RunError
+from training.named_settings import check_names
 from training.precision import memory_format
 from training.sampling import EpochLengthGroupedSampler
 
@@ -152,25 +152,8 @@ class FamilyTrainer(Trainer):
 
     @classmethod
     def check_names(cls, args: RunArguments, model: PreTrainedModel) -> None:
-        """Raise a RunError for a setting of a group or an optimiser that names none of theirs."""
-        groups = model.parameter_groups()
-        for pair in (args.optim_args or "").split(","):
-            if pair.strip() and "=" not in pair:
-                raise RunError(f"training.optim_args must be name=value pairs, not {pair.strip()!r}")
-        try:
-            optimizer_class, _ = cls.get_optimizer_cls_and_kwargs(args, model)
-        except ValueError as error:
-            raise RunError(f"training.optim {str(args.optim)!r} with optim_args {args.optim_args!r}: {error}") from None
-        given = [pair.partition("=")[0].strip() for pair in (args.optim_args or "").split(",") if pair.strip()]
-        own = optimizer_class.__module__.startswith("torch.")  # others take names that are not their arguments
-        arguments = list(inspect.signature(optimizer_class).parameters) if own else given
-        for field, names, known in (
-            ("lr_multipliers", args.lr_multipliers, [*groups, *USUAL_MULTIPLIERS]),
-            ("group_weight_decay", args.group_weight_decay, list(groups)),
-            ("optim_args", given, arguments),
-        ):
-            if unknown := [name for name in names if name not in known]:
-                raise RunError(f"training.{field} names {unknown[0]!r}; known are {', '.join(known)}")
+        """Raise a RunError for a setting of a group, an optimiser, a schedule or a logger that names none of theirs."""
+        check_names(args, list(model.parameter_groups()), lambda: cls.get_optimizer_cls_and_kwargs(args, model)[0])
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule that `lr_scheduler_type` names, or warm-up and then half the rate every `halve_lr_every`."""
@@ -251,10 +234,7 @@ class FamilyTrainer(Trainer):
         name = f"{checkpoints.PREFIX}{step}"
         staging = checkpoints.staging_folder(self.checkpoint_root, name)
         target = self.checkpoint_root / name
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(
-                self.checkpoint_root / f"{checkpoints.PREFIX}{self.state.best_global_step}"
-            )
+        self._name_best()
         with checkpoints.naming_write_errors(f"checkpoint {target}"):
             staging.mkdir(parents=True, exist_ok=True)
             self._write_state(staging)
@@ -265,6 +245,13 @@ class FamilyTrainer(Trainer):
         if self.args.should_save:
             best = {Path(self.state.best_model_checkpoint)} if self.state.best_model_checkpoint else set()
             checkpoints.rotate(self.checkpoint_root, self.args.save_total_limit, best)
+
+    def _name_best(self) -> None:
+        """Say where the best checkpoint lies, by its step: the path of an earlier run need not be that of this one."""
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(
+                self.checkpoint_root / f"{checkpoints.PREFIX}{self.state.best_global_step}"
+            )
 
     def _write_state(self, folder: Path) -> None:
         self.save_model(str(folder), _internal_call=True)
@@ -277,7 +264,8 @@ class FamilyTrainer(Trainer):
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
         if self.average is not None:
             self.average.save(folder)
-        (folder / RUNNING_LOSS).write_text(json.dumps({"sum": running, "since": self._globalstep_last_logged}))
+        facts = {"sum": running, "since": self._globalstep_last_logged, "processes": self.args.world_size}
+        (folder / RUNNING_LOSS).write_text(json.dumps(facts))
         for callback in [*self.callback_handler.callbacks, self.control]:
             if hasattr(callback, "state") and type(callback).__name__ in self.state.stateful_callbacks:
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
@@ -285,6 +273,12 @@ class FamilyTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         checkpoints.verify(resume_from_checkpoint)
+        running = json.loads((Path(resume_from_checkpoint) / RUNNING_LOSS).read_text(encoding="utf-8"))
+        if running.get("processes", self.args.world_size) != self.args.world_size:
+            raise CheckpointError(
+                f"{resume_from_checkpoint} was made by {running['processes']} process(es), this run has "
+                f"{self.args.world_size}, whose batches are others: start as many, or take another --name"
+            )
         saved = json.loads((Path(resume_from_checkpoint) / "config.json").read_text(encoding="utf-8"))
         mine = json.loads(self.model.config.to_json_string(use_diff=False))
         ignored = {"transformers_version", "dtype", "architectures", "auto_map", "_name_or_path"}
@@ -318,6 +312,7 @@ class FamilyTrainer(Trainer):
     def restore_best(self, checkpoint: Path) -> None:
         """Take the log of a checkpoint and the weights of its best evaluation, as the end of a training does."""
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self._name_best()
         self._load_best_model()
 
     def _issue_warnings_after_load(self, load_result) -> None:
@@ -333,6 +328,7 @@ class FamilyTrainer(Trainer):
             saved = json.loads((Path(checkpoint) / RUNNING_LOSS).read_text(encoding="utf-8"))
             self._tr_loss += saved["sum"]
             self._globalstep_last_logged = saved["since"]
+            self._name_best()
 
     def adopt_average(self) -> None:
         """Make the moving average, where there is one, the model's weights for good."""

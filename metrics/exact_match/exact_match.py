@@ -4,9 +4,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from metrics.bootstrap import interval
 from metrics.citations import MATHQA
 from metrics.program_texts import texts_of
+from metrics.wilson import share_interval
 
 _DESCRIPTION = """
 The share of predicted programs that equal the gold one as text, after one trailing `|` is dropped on either side; in
@@ -17,16 +17,15 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `str`): predicted programs.
     references (`list` of `str`): gold programs.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
     return_samples (`bool`): also return the outcome of each sample. Default False.
 
 Returns:
-    exact_match (`float`), exact_match_interval (`list` of two `float`): its 95 % percentile bootstrap interval over the
-    samples; with return_samples also samples: {exact_match (`list` of `bool`)}.
+    exact_match (`float`), exact_match_interval (`list` of two `float`): its 95 % Wilson interval; with
+    return_samples also samples: {exact_match (`list` of `bool`)}.
 
 Example:
     >>> metrics.load("exact_match").compute(predictions=["add(n0,n1)"] * 2, references=["add(n0,n1)|", "add(n1,n0)"])
-    {'exact_match': 0.5, 'exact_match_interval': [0.0, 1.0]}
+    {'exact_match': 0.5, 'exact_match_interval': [0.09453120573423074, 0.9054687942657693]}
 """
 
 
@@ -43,14 +42,14 @@ class ExactMatch(evaluate.Metric):
             reference_urls=["https://aclanthology.org/N19-1245"],
         )
 
-    def _compute(self, predictions, references, resamples=2000, seed=0, return_samples=False):
+    def _compute(self, predictions, references, return_samples=False):
         predictions = texts_of(predictions)
         if not len(references):
             raise ValueError("exact match of no samples is not defined: give at least one")
         same = [a.removesuffix("|") == b.removesuffix("|") for a, b in zip(predictions, references, strict=True)]
         result = {
             "exact_match": float(np.mean(same)),
-            "exact_match_interval": interval(same, resamples=resamples, seed=seed),
+            "exact_match_interval": share_interval(same),
         }
         if return_samples:
             result["samples"] = {"exact_match": same}

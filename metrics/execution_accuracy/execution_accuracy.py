@@ -4,9 +4,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from metrics.bootstrap import interval
 from metrics.citations import MATHQA
 from metrics.program_texts import texts_of
+from metrics.wilson import share_interval
 from models.programs import is_correct, try_execute
 
 _DESCRIPTION = """
@@ -24,19 +24,18 @@ Args:
         prediction equal to it (after one trailing `|` is dropped on either side) has to be right too. AssertionError
         otherwise, since the accuracy could then fall below exact match.
     semantics (`str`): "checker" (default), or "exact" for correct mathematics.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
     return_samples (`bool`): also return the outcome of each sample. Default False.
 
 Returns:
-    execution_accuracy (`float`), execution_accuracy_interval (`list` of two `float`): its 95 % percentile bootstrap
-    interval over the samples; with references also reference_execution_accuracy (`float`), that of the gold programs;
-    with return_samples also samples: {execution_accuracy (`list` of `bool`)}.
+    execution_accuracy (`float`), execution_accuracy_interval (`list` of two `float`): its 95 % Wilson
+    interval; with references also reference_execution_accuracy (`float`), that of the gold programs; with
+    return_samples also samples: {execution_accuracy (`list` of `bool`)}.
 
 Example:
     >>> metrics.load("execution_accuracy").compute(
     ...     predictions=["add(n1,n0)", "add(n0"], problems=["2 and 3", "2 and 3"], answers=[5, 5]
     ... )
-    {'execution_accuracy': 0.5, 'execution_accuracy_interval': [0.0, 1.0]}
+    {'execution_accuracy': 0.5, 'execution_accuracy_interval': [0.09453120573423074, 0.9054687942657693]}
 """
 
 
@@ -68,8 +67,6 @@ class ExecutionAccuracy(evaluate.Metric):
         answers,
         programs=None,
         semantics="checker",
-        resamples=2000,
-        seed=0,
         return_samples=False,
     ):
         if not len(predictions):
@@ -78,7 +75,7 @@ class ExecutionAccuracy(evaluate.Metric):
         right = _right(predictions, problems, answers, semantics)
         result = {
             "execution_accuracy": float(np.mean(right)),
-            "execution_accuracy_interval": interval(right, resamples=resamples, seed=seed),
+            "execution_accuracy_interval": share_interval(right),
         }
         if programs is not None:
             if len(programs) != len(predictions):

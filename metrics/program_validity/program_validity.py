@@ -4,9 +4,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from metrics.bootstrap import interval
 from metrics.citations import MATHQA
 from metrics.program_texts import texts_of
+from metrics.wilson import share_interval
 from models.programs import ProgramError, execute, parse
 
 _DESCRIPTION = """
@@ -20,17 +20,18 @@ Args:
     predictions (`list` of `str`): predicted programs.
     problems (`list` of `str`): texts of the problems, the source of the numbers n0, n1, ….
     semantics (`str`): "checker" (default), or "exact" for correct mathematics.
-    resamples (`int`), seed (`int`): of the bootstrap, default 2000 and 0.
     return_samples (`bool`): also return the outcome of each sample. Default False.
 
 Returns:
-    parses, executes (`float`), parses_interval, executes_interval (`list` of two `float`): their 95 % percentile
-    bootstrap intervals over the samples; with return_samples also samples: {parses, executes (`list` of `bool`), reason
-    (`list` of `str`, empty where it executes)}.
+    parses, executes (`float`), parses_interval, executes_interval (`list` of two `float`): their 95 % Wilson
+    intervals; with return_samples also samples: {parses, executes (`list` of `bool`), reason (`list` of `str`, empty
+    where it executes)}.
 
 Example:
-    >>> metrics.load("program_validity").compute(predictions=["add(n0,n1)", "add(n0,n7)"], problems=["2 and 3"] * 2)
-    {'parses': 1.0, 'executes': 0.5, 'parses_interval': [1.0, 1.0], 'executes_interval': [0.0, 1.0]}
+    >>> module = metrics.load("program_validity")
+    >>> found = module.compute(predictions=["add(n0,n1)", "add(n0,n7)"], problems=["2 and 3"] * 2)
+    >>> found["parses"], found["executes"]
+    (1.0, 0.5)
 """
 
 
@@ -45,7 +46,7 @@ class ProgramValidity(evaluate.Metric):
             reference_urls=["https://aclanthology.org/N19-1245"],
         )
 
-    def _compute(self, predictions, problems, semantics="checker", resamples=2000, seed=0, return_samples=False):
+    def _compute(self, predictions, problems, semantics="checker", return_samples=False):
         predictions = texts_of(predictions)
         if not len(predictions):
             raise ValueError("the validity of no samples is not defined: give at least one")
@@ -63,7 +64,7 @@ class ProgramValidity(evaluate.Metric):
             samples["reason"].append(reason)
         result = {name: float(np.mean(samples[name])) for name in ("parses", "executes")}
         for name in ("parses", "executes"):
-            result[f"{name}_interval"] = interval(samples[name], resamples=resamples, seed=seed)
+            result[f"{name}_interval"] = share_interval(samples[name])
         if return_samples:
             result["samples"] = samples
         return result
