@@ -82,9 +82,11 @@ class Curve:
 
 
 def colours_for(labels: list[str], variants: list[str] | None = None) -> list[str]:
-    """One colour per run: the variant's own where `variants` are distinct and known, else the palette in order."""
+    """One colour per run: the variant's own where `variants` are known and either distinct or the runs more than there
+    are colours (of several seeds, say), else the palette in order."""
     variants = labels if variants is None else variants
-    if len(set(variants)) == len(variants) and set(variants) <= set(VARIANT_COLOURS):
+    shared = len(variants) > len(PALETTE)
+    if (shared or len(set(variants)) == len(variants)) and set(variants) <= set(VARIANT_COLOURS):
         return [VARIANT_COLOURS[variant] for variant in variants]
     return [PALETTE[i % len(PALETTE)] for i in range(len(labels))]
 

@@ -34,6 +34,8 @@ def test_every_variant_has_its_own_colour_in_every_figure():
     assert len(set(colours)) == 7
     assert figures.colours_for(VARIANTS[::-1])[::-1] == colours
     assert len(set(figures.colours_for(["a", "b"], ["bn", "bn"]))) == 2
+    seeds = [norm for norm in ("bn", "gn", "none") for _ in range(3)]  # more runs than colours
+    assert figures.colours_for([f"{i}" for i in range(9)], seeds) == [figures.VARIANT_COLOURS[norm] for norm in seeds]
 
 
 def test_curves_of_seven_variants_show_train_dashed_and_val_solid():
