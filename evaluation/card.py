@@ -74,10 +74,11 @@ def write_card(run_folder: Path) -> Path:
     """
     run = load_run(Path(run_folder))
     content: CardContent = family_module(run, "card").card_content(run)
-    curve = figures.Curve(run.folder.name, figures.BLUE, run.history)
+    curve, path = figures.Curve(run.folder.name, figures.BLUE, run.history), run.folder / "figures" / "curves.png"
     if curve.has_a_line:
-        drawn = figures.curves([curve], content.panels)
-        write_atomically(run.folder / "figures" / "curves.png", figures.to_png(drawn))
+        write_atomically(path, figures.to_png(figures.curves([curve], content.panels)))
+    else:
+        path.unlink(missing_ok=True)
     path = run.folder / "README.md"
     write_atomically(path, card_text(run))
     return path
