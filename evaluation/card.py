@@ -77,7 +77,7 @@ def write_card(run_folder: Path) -> Path:
     curve, path = figures.Curve(run.folder.name, figures.BLUE, run.history), run.folder / "figures" / "curves.png"
     if curve.has_a_line:
         write_atomically(path, figures.to_png(figures.curves([curve], content.panels)))
-    else:
+    elif len(run.history):
         path.unlink(missing_ok=True)
     path = run.folder / "README.md"
     write_atomically(path, card_text(run))

@@ -71,6 +71,18 @@ def test_of_paths_in_recipe_and_command_the_last_part_is_shown(trained, tmp_path
     assert not re.search(r"/home|/opt|\.\./", text)
 
 
+def test_a_run_evaluated_once_keeps_no_picture_of_curves_and_one_without_a_history_keeps_its_own(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    picture, lines = folder / "figures" / "curves.png", (folder / "history.csv").read_text().splitlines(keepends=True)
+    write_card(folder)
+    (folder / "history.csv").rename(tmp_path / "history.csv")
+    write_card(folder)
+    assert picture.is_file()
+    once = [line for line in lines if line.startswith(("step,", lines[1].split(",")[0] + ","))]
+    (folder / "history.csv").write_text("".join(once))
+    assert "(figures/curves.png)" not in write_card(folder).read_text() and not picture.exists()
+
+
 def test_the_python_of_the_card_is_python(trained):
     (code,) = re.findall(r"```python\n(.*?)```", write_card(trained).read_text(), flags=re.S)
     compile(code, "card", "exec")
