@@ -4,19 +4,17 @@ import errno
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.small_training import assert_equal_weights, history, interrupted, small_task, weights
 from training import checkpoints
 from training import run as run_module
-from training import trainer as trainer_module
 from training.callbacks import MovingAverage
-from training.errors import CheckpointError, NonFiniteError, RunError, Terminated
-from training.recipe import Recipe
-from training.resnet import ResNetTask
+from training.errors import CheckpointError, NonFiniteError, RunError
 from training.run import build_trainer, execute
 from training.trainer import FamilyTrainer
 
@@ -25,53 +23,7 @@ AUGMENTED = {"crop_padding": 2, "horizontal_flip": True, "color_jitter": 0.3, "m
 
 @pytest.fixture
 def task(tmp_path):
-    """Makes a ResNetTask of 20 steps (2 epochs) on 80 embedded pictures of 16x16."""
-
-    def make(name="run", model=None, **training):
-        data = {"image_size": 16, "num_classes": 4, "num_train": 80, "num_val": 31, "num_test": 20}
-        data["cache_dir"] = str(tmp_path / "cache")
-        settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "per_device_eval_batch_size": 16}
-        settings |= {"learning_rate": 0.05, "optim": "sgd", "optim_args": "momentum=0.9", "disable_tqdm": True}
-        settings |= {"precision": "fp32", "save_strategy": "steps", "save_steps": 7, **training}
-        recipe = Recipe("resnet", name, {"n": 1, "widths": [8, 8, 8], "num_groups": 4, **(model or {})}, data, settings)
-        return ResNetTask(recipe)
-
-    return make
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def assert_equal_weights(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def history(folder):
-    """The rows of history.csv without the clock's."""
-    lines = (folder / "history.csv").read_text().splitlines()
-    return [line.split(",")[:3] + line.split(",")[4:] for line in lines]
-
-
-def interrupted(task, folder, at_step, monkeypatch):
-    """Run until the checkpoint of `at_step` was written, then die as a kill would leave it."""
-
-    class Killed(BaseException):
-        pass
-
-    original = FamilyTrainer._save_checkpoint
-
-    def save_then_die(self, model, trial):
-        original(self, model, trial)
-        if self.state.global_step >= at_step:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
-        with pytest.raises(Killed):
-            execute(task, folder)
+    return partial(small_task, tmp_path / "cache")
 
 
 def test_a_resumed_run_with_augmentation_equals_the_uninterrupted_one_bit_for_bit(task, tmp_path, monkeypatch):
@@ -381,73 +333,6 @@ def test_two_runs_into_one_folder(task, tmp_path):
         execute(task(), tmp_path / "run")
     assert (tmp_path / "run").is_dir()  # the first run's folder is not the second one's to remove
     shutil.rmtree(tmp_path / "run")
-
-
-def signal_at(step, patch):
-    """A SIGTERM arrives while the step after `step` is taken."""
-    original = trainer_module.FamilyTrainer.training_step
-
-    def signalled(self, *args, **kwargs):
-        if self.state.global_step == step:
-            self.stop_on_signal._remember(15, None)
-        return original(self, *args, **kwargs)
-
-    patch.setattr(trainer_module.FamilyTrainer, "training_step", signalled)
-
-
-def test_a_signal_saves_and_stops(task, tmp_path, monkeypatch):
-    execute(task(), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        signal_at(3, patch)
-        with pytest.raises(Terminated) as stopped:
-            execute(task(), tmp_path / "parts")
-    assert stopped.value.signum == 15
-    assert checkpoints.newest_valid(tmp_path / "parts" / "checkpoints")[0].name == "checkpoint-4"
-    execute(task(), tmp_path / "parts")
-    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert history(tmp_path / "whole") == history(tmp_path / "parts")  # no evaluation of the epoch that was broken off
-
-
-def test_a_signal_during_an_evaluation_saves_and_stops_after_it(task, tmp_path, monkeypatch):
-    original = trainer_module.FamilyTrainer.prediction_step
-
-    def signalled(self, *args, **kwargs):
-        self.stop_on_signal._remember(15, None)
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(trainer_module.FamilyTrainer, "prediction_step", signalled)
-    with pytest.raises(Terminated):
-        execute(task(), tmp_path / "run")
-    assert checkpoints.newest_valid(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-10"
-
-
-def test_a_signal_during_the_final_evaluation_stops_after_it(task, tmp_path, monkeypatch):
-    execute(task(), tmp_path / "whole")
-    original = run_module._evaluate
-
-    def signalled(trainer, split, name):
-        trainer.stop_on_signal._remember(15, None)
-        return original(trainer, split, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_evaluate", signalled)
-        with pytest.raises(Terminated):
-            execute(task(), tmp_path / "parts")
-    assert not (tmp_path / "parts" / "metrics.json").exists()
-    execute(task(), tmp_path / "parts")
-    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert history(tmp_path / "whole") == history(tmp_path / "parts")
-
-
-def test_a_signal_at_the_last_step_of_an_epoch_leaves_its_row_in_the_history(task, tmp_path, monkeypatch):
-    settings = {"save_strategy": "steps", "save_steps": 3}
-    execute(task(**settings), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        signal_at(9, patch)
-        with pytest.raises(Terminated):
-            execute(task(**settings), tmp_path / "parts")
-    execute(task(**settings), tmp_path / "parts")
-    assert history(tmp_path / "whole") == history(tmp_path / "parts")
 
 
 def test_a_damaged_record_of_the_data_is_named(task, tmp_path, monkeypatch):
