@@ -160,6 +160,23 @@ def test_samplers_are_compared_on_the_same_slots_and_noise(run):
     assert study["floors"][1]["mse"] == 0
 
 
+def test_stored_times_of_another_number_of_threads_are_not_taken(run, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    class Asking:
+        def remember(self, name, inputs, compute):
+            raise Asked(inputs)
+
+    def inputs_with(threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        with pytest.raises(Asked) as asked:
+            samplers.compare_samplers(Asking(), scene_model(run), scenes(run, "val"), 4, "made from")
+        return asked.value.args[0]
+
+    assert inputs_with(1) == inputs_with(1) != inputs_with(2)
+
+
 def test_the_chain_of_a_thousand_steps_has_four_samplers():
     assert [s.label for s in samplers_of(1000)] == ["ancestral 1000", "DDIM 200", "DDIM 50", "DPM-Solver++ 20"]
     assert [s.label for s in samplers_of(10)] == ["ancestral 10", "DDIM 10", "DPM-Solver++ 9"]
