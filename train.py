@@ -22,7 +22,7 @@ from evaluation.card import write_card
 from training.dry_run import measure
 from training.errors import RunError, Terminated
 from training.recipe import Recipe, apply_overrides, load_recipe, study_recipes
-from training.run import build_trainer, check_batch, execute
+from training.run import build_trainer, check_settings, execute
 from training.tasks import TASKS, Task, task_class
 
 WAITED_FOR = timedelta(hours=6)
@@ -83,10 +83,13 @@ def train_one(task: Task, options: argparse.Namespace, overwrite: bool) -> None:
     folder = options.runs / task.family / task.recipe.name
     for recipe in task.prerequisites(options.runs):
         say(f"{task.recipe.name} starts from {recipe.model_family}/{recipe.name}")
-        train_one(build_task(recipe, []), options, overwrite=False)
+        try:
+            train_one(build_task(recipe, []), options, overwrite=False)
+        except RunError as error:
+            raise RunError(f"{recipe.source}, which {task.recipe.name} starts from: {error}") from error
     if options.dry_run:
         task.rehearsal = True
-        check_batch(task)
+        check_settings(task)
         with tempfile.TemporaryDirectory() as scratch:
             say(f"{task.recipe.name}\n{measure(build_trainer(task, task.build_model(), Path(scratch)))}")
         return
@@ -130,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"error in {task.recipe.name}: {line}", file=sys.stderr, flush=True)
                 failed.append(task.recipe.name)
     except Terminated as stopped:
-        print(stopped, file=sys.stderr)
+        print(f"{stopped}{', without --overwrite' if options.overwrite else ''}", file=sys.stderr)
         return 128 + stopped.signum
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -39,7 +39,7 @@ def history(folder):
     return [line.split(",")[:3] + line.split(",")[4:] for line in lines]
 
 
-def interrupted(task, folder, at_step, monkeypatch):
+def interrupted(task, folder, at_step, monkeypatch, **options):
     """Run until the checkpoint of `at_step` was written, then die as a kill would leave it."""
 
     class Killed(BaseException):
@@ -55,4 +55,4 @@ def interrupted(task, folder, at_step, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
         with pytest.raises(Killed):
-            execute(task, folder)
+            execute(task, folder, **options)

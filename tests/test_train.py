@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import evaluate_all
 import train
 from tests.two_processes import train_on_two
+from training.errors import Terminated
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--image_size", "16", "--num_classes", "3", "--num_train", "64", "--num_val", "21", "--num_test", "9"]
@@ -62,6 +63,11 @@ BAD_INPUT = {
         ["--model", "resnet", "--early_stopping_patience", "1", "--metric_for_best_model", "val_f2"],
         "'val_f2', which is not measured",
     ),
+    "a metric of no split": (
+        ["--model", "resnet", "--early_stopping_patience", "1", "--metric_for_best_model", "accuracy"],
+        "'accuracy', which is not measured: it must begin with one of train_, val_, such as val_loss",
+    ),
+    "a token that a card would show": (["--model", "resnet", "--hub_token", "hf_abc"], "unknown option --hub_token"),
     "a name that leads out": (["--model", "resnet", "--name", "../birds"], "must be a folder below"),
     "no epochs": (["--model", "resnet", "--num_train_epochs", "0"], "num_train_epochs must be more than 0"),
     "half a pixel": (["--model", "resnet", "--crop_padding", "2.5"], "crop_padding must be an integer"),
@@ -208,6 +214,15 @@ def test_other_settings_for_a_finished_run_are_an_error(capsys, tmp_path, small)
     assert "norm: gn" in (tmp_path / "resnet" / "tiny" / "recipe.yaml").read_text()
 
 
+def test_a_stopped_run_that_overwrites_says_how_to_go_on(capsys, tmp_path, small, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise Terminated(15, 4)
+
+    monkeypatch.setattr(train, "execute", stopped)
+    code, error = run_main(capsys, "--model", "resnet", "--runs", tmp_path, "--overwrite", *small)
+    assert code == 143 and error.endswith("run the same command again to resume, without --overwrite")
+
+
 def test_a_dry_run_prints_the_cost_and_writes_nothing(capsys, tmp_path, small):
     assert train.main(["--model", "resnet", "--dry-run", "--runs", str(tmp_path / "runs"), *small]) == 0
     said = capsys.readouterr().out
@@ -263,7 +278,7 @@ def test_signals_a_kill_and_a_second_run_lose_nothing(capsys, tmp_path, small):
     process = start([*call, "--runs", runs])
     wait_for(lambda: checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*")), process)
     code, error = run_main(capsys, *call, "--runs", runs)
-    assert code == 2 and "another run is writing to" in error
+    assert code == 2 and "another run or evaluation is writing to" in error
     process.send_signal(signal.SIGTERM)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 143, stderr

@@ -202,7 +202,7 @@ def test_the_rate_warms_up_and_is_halved_smoothly(task, tmp_path):
         ({}, {}, {"progress_pictures": -1}, "training.progress_pictures must be in"),
         ({}, {}, {"halve_lr_every": -1}, "training.halve_lr_every must be 0 or more"),
         ({}, {}, {"halve_lr_every": 5}, "training.halve_lr_every goes with lr_scheduler_type constant_with_warmup"),
-        ({}, {}, {"metric_for_best_model": "accuracy", "load_best_model_at_end": True}, None),
+        ({}, {}, {"metric_for_best_model": "val_accuracy", "load_best_model_at_end": True}, None),
     ],
 )
 def test_wrong_settings_are_named(task, tmp_path, model, data, training, message):
@@ -219,7 +219,7 @@ def test_wrong_settings_are_named(task, tmp_path, model, data, training, message
 @pytest.mark.parametrize("family", ["slotattn", "slotdiff"])
 def test_the_readmes_command_for_own_scenes_fits_them(family, tmp_path, monkeypatch):
     row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{family}` |" in line)
-    command = re.search(r"`train.py (--recipe .*)`", row)[1].replace("FOLDER", str(tmp_path / "own"))
+    command = re.search(r"`train.py (--recipe [^`]*)`", row)[1].replace("FOLDER", str(tmp_path / "own"))
     torch.save({}, tmp_path / "vae.pth")
     arguments = shlex.split(command.replace("VAE", str(tmp_path / "vae.pth")))
     coursework_folder(tmp_path / "own")

@@ -310,6 +310,9 @@ def test_a_dry_run_needs_no_autoencoder_and_writes_nothing(cache, tmp_path, caps
     said = capsys.readouterr().out
     assert said.count("expected") == 2 and said.index("small_vae\n") < said.index("small\n")
     assert not (tmp_path / "runs").exists()
+    assert train.main(["--recipe", str(recipe), "--dry-run", "--num_train", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "small_vae.yaml, which small starts from: the training split has 2 samples, fewer than one batch" in error
 
 
 def test_the_autoencoder_is_trained_first_and_once_and_two_processes_give_what_one_gives(cache, tmp_path, capsys):

@@ -163,6 +163,11 @@ def test_a_frozen_encoder_runs_once_and_gives_what_it_gives_each_time(task, bert
     assert with_states.item() == pytest.approx(model(**inputs).loss.item(), rel=1e-3)
     monkeypatch.setattr(type(model), "encoder_states", lambda *_: pytest.fail("the encoder ran again"))
     task(BERT, encoder_checkpoint=bert).build_model()
+    monkeypatch.setattr("training.encoder_states.EncoderStates.compute", lambda *_: pytest.fail("nothing is stored"))
+    rehearsed = task(BERT, encoder_checkpoint=bert)
+    rehearsed.rehearsal = True  # as --dry-run sets it
+    rehearsed.build_model()
+    assert rehearsed.collator()(rows)["encoder_outputs"].shape == expected.shape
 
 
 @pytest.mark.parametrize("freeze", [False, True])

@@ -16,6 +16,7 @@ from training import run as run_module
 from training.callbacks import MovingAverage
 from training.errors import CheckpointError, NonFiniteError, RunError
 from training.run import build_trainer, execute
+from training.run_folder import RunFolder
 from training.trainer import FamilyTrainer
 
 AUGMENTED = {"crop_padding": 2, "horizontal_flip": True, "color_jitter": 0.3, "mixup": 0.3, "ema_decay": 0.9}
@@ -103,10 +104,66 @@ def test_a_folder_of_another_experiment_is_refused_and_kept(task, tmp_path, monk
 
 def test_overwriting_a_run_deletes_no_other_run_in_it(task, tmp_path):
     execute(task(), tmp_path / "study")
-    execute(task(), tmp_path / "study" / "inner")
+    with pytest.raises(RunError, match=r"inner lies in another run, .*study; choose another --name"):
+        execute(task(), tmp_path / "study" / "inner")  # no evaluation of all runs would find it
+    assert not (tmp_path / "study" / "inner").exists()
+    shutil.copytree(tmp_path / "study", tmp_path / "study" / "inner")
     with pytest.raises(RunError, match=r"holds another run, .*inner"):
         execute(task(seed=1), tmp_path / "study", overwrite=True)
     assert weights(tmp_path / "study") and weights(tmp_path / "study" / "inner")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_overwriting_that_fails_before_a_checkpoint_keeps_the_run(task, tmp_path, monkeypatch, killed):
+    execute(task(), tmp_path / "run")
+    there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+
+    def full(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("training.run._train", full)
+    if killed:  # before it could bring back what it had set aside
+        monkeypatch.setattr("training.run_folder.RunFolder._settle_replaced", lambda self: None)
+    with pytest.raises(RunError, match=r"out of memory: lower training\.per_device_train_batch_size"):
+        execute(task(seed=1), tmp_path / "run", overwrite=True)
+    if killed:
+        assert not (tmp_path / "run" / "metrics.json").exists()
+        monkeypatch.undo()
+        with pytest.raises(RunError, match="holds another experiment"):
+            execute(task(seed=1), tmp_path / "run")
+    found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert found == there | {".lock": found[".lock"]}
+
+
+def test_a_kill_while_a_run_is_set_aside_or_brought_back_loses_nothing(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "run")
+    folder, there = RunFolder(tmp_path / "run"), sorted(path.name for path in (tmp_path / "run").iterdir())
+    rename, left = Path.rename, []
+
+    def killed_later(path, target):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return rename(path, target)
+
+    for moves in range(len(there)):
+        for act in (folder._set_aside, folder._settle_replaced):
+            left[:] = [None] * moves
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(Path, "rename", killed_later)
+                act()
+            folder._settle_replaced()  # as the next run begins
+            assert sorted(path.name for path in (tmp_path / "run").iterdir()) == there
+            folder._set_aside()  # to be brought back, in the second round
+        folder._settle_replaced()
+
+
+def test_overwriting_replaces_the_run_once_the_new_one_has_a_checkpoint(task, tmp_path, monkeypatch):
+    execute(task(), tmp_path / "run")
+    interrupted(task(seed=1), tmp_path / "run", 7, monkeypatch, overwrite=True)
+    assert not (tmp_path / "run" / ".replaced").exists() and not (tmp_path / "run" / "metrics.json").exists()
+    execute(task(seed=1), tmp_path / "run")
+    assert "seed: 1" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_overwriting_with_settings_that_do_not_work_keeps_the_run(task, tmp_path):
@@ -116,6 +173,7 @@ def test_overwriting_with_settings_that_do_not_work_keeps_the_run(task, tmp_path
         ({"lr_scheduler_kwargs": {"nosuch": 2.0}}, "argument 'nosuch'"),
         ({"report_to": "comet_ml"}, "comet"),
         ({"optim": "adamw_bnb_8bit", "optim_args": None}, "bitsandbytes"),
+        ({"metric_for_best_model": "accuracy"}, "'accuracy', which is not measured: it must begin with one of train_"),
     ):
         with pytest.raises(RunError, match=message):
             execute(task(**settings), tmp_path / "run", overwrite=True)
@@ -307,6 +365,14 @@ def test_early_stopping_on_a_metric_that_does_not_exist_is_an_error(task, tmp_pa
         execute(t, tmp_path / "run")
 
 
+def test_few_steps_for_a_recipe_that_counts_them_are_said(task, tmp_path, capsys):
+    execute(task(warmup_steps=100, eval_strategy="steps", eval_steps=50), tmp_path / "few")
+    said = "warning: this training has 20 steps, all of them in the warm-up (training.warmup_steps is 100; 0.05 is a "
+    assert said + "share), and no evaluation before the end (training.eval_steps is 50" in capsys.readouterr().err
+    execute(task(warmup_steps=0.1, eval_strategy="steps", eval_steps=0.5), tmp_path / "enough")
+    assert "warning: this training" not in capsys.readouterr().err
+
+
 def test_a_training_split_smaller_than_a_batch_is_an_error_that_leaves_nothing(task, tmp_path):
     with pytest.raises(RunError, match="80 samples, fewer than one batch of 100"):
         execute(task(per_device_train_batch_size=100), tmp_path / "run")
@@ -329,7 +395,7 @@ def test_tensorboard_writes_into_the_run_folder_and_stays(task, tmp_path):
 def test_two_runs_into_one_folder(task, tmp_path):
     from training.run_folder import RunFolder
 
-    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="another run is writing to"):
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="another run or evaluation is writing to"):
         execute(task(), tmp_path / "run")
     assert (tmp_path / "run").is_dir()  # the first run's folder is not the second one's to remove
     shutil.rmtree(tmp_path / "run")

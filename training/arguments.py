@@ -69,8 +69,8 @@ class RunArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused on a CPU
         if self.data_seed is None:
             self.data_seed = self.seed  # the order of samples then does not hang on the generator's position
-        if self.early_stopping_patience:
-            self.load_best_model_at_end = True
+        self.load_best_model_at_end = self.load_best_model_at_end or bool(self.early_stopping_patience)
+        if self.load_best_model_at_end:
             self.metric_for_best_model = self.metric_for_best_model or "val_accuracy"
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
             self.save_steps = self.eval_steps or self.save_steps  # the library asks for a checkpoint of each evaluation

@@ -1,6 +1,5 @@
 """`train.py --dry-run`: what an experiment would cost on this machine, measured on a few real steps."""
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -85,11 +84,8 @@ def saved_bytes(trainer: FamilyTrainer, size: int) -> int:
 def measure(trainer: FamilyTrainer) -> Cost:
     """Run a few training steps and work out what the whole run costs. The model's weights change: stop afterwards."""
     args = trainer.args
-    batch = args.train_batch_size
-    per_epoch = len(trainer.train_dataset) // (batch * args.world_size) or 1
-    accumulated = args.gradient_accumulation_steps
-    updates = math.ceil(per_epoch / accumulated)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+    batch, accumulated = args.train_batch_size, args.gradient_accumulation_steps
+    updates, steps = trainer.planned_steps()
     trainer.create_optimizer_and_scheduler(steps)
     trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.model.train()

@@ -57,6 +57,20 @@ class EncoderStates:
         return cls(built(cache_root(cache_dir) / f"encoder_states-{key}", description, build))
 
 
+class ZeroStates:
+    """In place of [`EncoderStates`] where only shapes matter: zero for every token."""
+
+    def __init__(self, tokenizer: Any, dataset: DatasetDict, width: int):
+        self.width, self._lengths = width, {}
+        for split in dataset.values():
+            rows = tokenizer(list(split["problem"]))["input_ids"]
+            self._lengths |= dict(zip(split["id"], map(len, rows), strict=True))
+
+    def batch(self, ids: Sequence[int]) -> Tensor:
+        """fp32 [B, S, D] of zeros for samples `ids` [B]."""
+        return torch.zeros(len(ids), max(self._lengths[i] for i in ids), self.width)
+
+
 @torch.inference_mode()
 def _build(folder: Path, model: PreTrainedModel, tokenizer: Any, problems: list[str], tokens: list[list[int]]) -> None:
     lengths = np.array([len(row) for row in tokens])

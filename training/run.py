@@ -4,6 +4,7 @@ import contextlib
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,21 @@ from training.tasks import Task
 from training.trainer import FamilyTrainer
 
 
-def check_batch(task: Task) -> None:
-    """Raise a RunError if the training split is smaller than one batch over all processes."""
+def check_settings(task: Task) -> None:
+    """Raise a RunError if the training split is smaller than one batch over all processes, or the metric by which to
+    choose is of no split that is evaluated."""
     args, samples = task.arguments, len(task.datasets["train"])
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     if samples < batch and args.dataloader_drop_last:
         raise RunError(
             f"the training split has {samples} samples, fewer than one batch of {batch}; "
             "lower training.per_device_train_batch_size"
+        )
+    metric, splits = (args.metric_for_best_model or "").removeprefix("eval_"), list(task.evaluation_splits())
+    if metric and metric.partition("_")[0] not in splits:
+        raise RunError(
+            f"training.metric_for_best_model is {metric!r}, which is not measured: it must begin with one of "
+            f"{', '.join(f'{split}_' for split in splits)}, such as val_loss"
         )
 
 
@@ -73,19 +81,47 @@ def execute(task: Task, path: Path, *, overwrite: bool = False) -> bool:
     if folder.finished and not overwrite:
         folder.check_same(task.recipe)
         return False
-    with folder.locked() if state.is_main_process else contextlib.nullcontext():
+    with folder.locked() if state.is_main_process else contextlib.nullcontext(), _naming_lack_of_memory():
         with state.main_process_first():
             model = task.build_model()  # the first process fills the data cache, the others read it
-        check_batch(task)
+        check_settings(task)
         task.trainer_class.check_names(task.arguments, model)  # before an older run is deleted
         if state.is_main_process:
             folder.claim(task.recipe, data_digests(task.datasets), overwrite=overwrite)
         state.wait_for_everyone()
         trainer = build_trainer(task, model, folder.path)
+        _warn_of_few_steps(trainer)
         with trainer.stop_on_signal:
             _train(trainer, folder)
             _publish(trainer, task, folder)
     return True
+
+
+def _warn_of_few_steps(trainer: FamilyTrainer) -> None:
+    """Say so where a recipe that counts steps meets data of fewer: it trains at a low rate, and has no curve."""
+    args, (_, steps) = trainer.args, trainer.planned_steps()
+    warmup, every = args.get_warmup_steps(steps), args.eval_steps or 0
+    told = []
+    if warmup >= steps:
+        told.append(f"all of them in the warm-up (training.warmup_steps is {warmup:,}; 0.05 is a share)")
+    if args.eval_strategy == "steps" and every > steps:
+        told.append(f"no evaluation before the end (training.eval_steps is {every:,}; eval_strategy epoch)")
+    if told and trainer.is_world_process_zero():
+        print(f"warning: this training has {steps:,} steps, {', and '.join(told)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _naming_lack_of_memory() -> Iterator[None]:
+    """Turn the error of a GPU or of the machine that there is no more memory into a RunError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch says it of a GPU with a class of its own, of the CPU in words
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        raise RunError(
+            "out of memory: lower training.per_device_train_batch_size (and raise gradient_accumulation_steps as much) "
+            f"or per_device_eval_batch_size ({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
+        ) from error
 
 
 def _train(trainer: FamilyTrainer, folder: RunFolder) -> None:

@@ -18,6 +18,8 @@ LOCK = ".lock"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
 DATA = "data.json"
+REPLACED = ".replaced"  # the run that `overwrite` deletes, until the new one has come to something
+MOVING = ".replaced-moving"  # the same while it is moved: a kill leaves a part of it here, the rest in its place
 
 # Fields that may change between an interrupted run and its continuation without changing what is learned.
 FREE_TO_CHANGE = {
@@ -43,10 +45,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock; a second run into the same folder gets a RunError. Freed by the kernel on any exit.
+        """Hold the folder's lock; a second run or evaluation that writes to it gets a RunError. Freed by the kernel on
+        any exit.
 
-        A folder that this call made is removed again if an error ends the run before its first checkpoint, so that
-        bad input leaves no run behind; not where it holds a report of non-finite values or the final weights.
+        An error that ends the run before its first checkpoint undoes it: a folder that this call made is removed, and
+        a run that `overwrite` set aside comes back, so that bad input leaves no run behind and loses none; not where
+        the folder holds a report of non-finite values or the final weights.
         """
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -54,16 +58,45 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"another run is writing to {self.path}; wait for it or choose another --name") from None
+                raise RunError(
+                    f"another run or evaluation is writing to {self.path}; wait for it or choose another --name"
+                ) from None
             try:
                 yield
             except BaseException:
-                if made and not checkpoints.checkpoints_in(self.checkpoint_root) and not self._worth_keeping():
+                self._settle_replaced()
+                if made and not self._worth_keeping():
                     shutil.rmtree(self.path)
                 raise
+            self._settle_replaced()
 
     def _worth_keeping(self) -> bool:
-        return (self.path / checkpoints.MANIFEST).is_file() or any(self.path.glob("non_finite_*.json"))
+        made = [self.path / checkpoints.MANIFEST, *self.path.glob("non_finite_*.json")]
+        return any(path.is_file() for path in made) or bool(checkpoints.checkpoints_in(self.checkpoint_root))
+
+    def _set_aside(self) -> None:
+        """Move what is there out of the way of a new run."""
+        (self.path / MOVING).mkdir()
+        for entry in self._entries():
+            entry.rename(self.path / MOVING / entry.name)
+        (self.path / MOVING).rename(self.path / REPLACED)
+
+    def _settle_replaced(self) -> None:
+        """Delete the run that was set aside, or bring it back where the new one has come to nothing."""
+        replaced, moving = self.path / REPLACED, self.path / MOVING
+        if replaced.is_dir() and self._worth_keeping():
+            shutil.rmtree(replaced)
+        elif replaced.is_dir():
+            for entry in self._entries():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            replaced.rename(moving)
+        if moving.is_dir():
+            for entry in moving.iterdir():
+                entry.rename(self.path / entry.name)
+            moving.rmdir()
+
+    def _entries(self) -> list[Path]:
+        return [entry for entry in self.path.iterdir() if entry.name not in (LOCK, REPLACED, MOVING)]
 
     def differences(self, recipe: Recipe) -> list[str]:
         """In what `recipe` is another experiment than the one that the folder holds: lines, none if it is the same."""
@@ -84,19 +117,23 @@ class RunFolder:
         Args:
             recipe: the experiment.
             data: what [`training.digests.data_digests`] says of its splits; kept in `data.json`.
-            overwrite: delete a run that is there.
+            overwrite: a run that is there is set aside, and deleted if this one ends with a checkpoint or its weights.
 
         Raises:
             RunError: the folder holds another experiment, other runs in folders of its own, or files that are no run
-                at all (the last two stop `overwrite`, too); or the data have changed since the run began.
+                at all, or lies in the folder of a run (these three stop `overwrite`, too); or the data have changed
+                since the run began.
         """
+        self._settle_replaced()  # of a run that was killed
         saved = self.path / RECIPE
-        if not saved.is_file() and any(p.name != LOCK for p in self.path.iterdir()):
+        if outer := next((p for p in self.path.parents if (p / RECIPE).is_file() and (p / DATA).is_file()), None):
+            raise RunError(f"{self.path} lies in another run, {outer}; choose another --name")
+        if not saved.is_file() and self._entries():
             raise RunError(f"{self.path} is not empty and holds no {RECIPE}; choose another --name")
         if inner := next(self.path.glob(f"*/**/{RECIPE}"), None):
             raise RunError(f"{self.path} holds another run, {inner.parent}; choose another --name")
         if overwrite:
-            self._clear()
+            self._set_aside()
         else:
             self.check_same(recipe)
             check_data(self.path, data)
@@ -105,12 +142,6 @@ class RunFolder:
             checkpoints.remove_stale_staging(self.checkpoint_root)
         _replace(saved, recipe.to_yaml())  # first: without it the folder would count as no run
         _replace(self.path / DATA, json.dumps(data, indent=1) + "\n")
-
-    def _clear(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.name == LOCK:
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def publish_model(self, model: PreTrainedModel, processor: Any, weights: dict[str, Any] | None = None) -> None:
         """Put the final weights, config, code and processor into the folder: staged, sealed, then moved in. `weights`

@@ -36,6 +36,7 @@ TASKS = {
 
 NOT_OF_RECIPES = {"output_dir", "bf16", "fp16", "resume_from_checkpoint"}  # which a run decides itself
 NOT_OF_RECIPES |= {"remove_unused_columns", "bf16_full_eval", "fp16_full_eval"}  # would lose inputs, round weights
+HUB = ("hub_", "push_to_hub")  # fields of what evaluation.push does; a token would be written into recipe and card
 KINDS = {  # types of fields that recipes set, in words
     int: "an integer",
     float: "a number",
@@ -81,8 +82,8 @@ class Task(ABC):
         """The field names of the recipe's three groups."""
         model = set(cls.config_class.__annotations__)
         data = {f.name for f in dataclasses.fields(cls.data_class)}
-        training = {f.name for f in dataclasses.fields(cls.arguments_class)} - NOT_OF_RECIPES
-        return {"model": model, "data": data, "training": training}
+        training = {f.name for f in dataclasses.fields(cls.arguments_class) if not f.name.startswith(HUB)}
+        return {"model": model, "data": data, "training": training - NOT_OF_RECIPES}
 
     def prerequisites(self, runs: Path) -> list[Recipe]:
         """The runs that this one starts from and that have not finished yet, each to be in `runs`/<family>/<name>.

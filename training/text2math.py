@@ -19,7 +19,7 @@ from models import Text2MathConfig, Text2MathForProgramGeneration, Text2MathToke
 from models.modeling_text2math import IGNORED
 from models.teacher_forcing import teacher_forcing_mask
 from training.arguments import RunArguments
-from training.encoder_states import EncoderStates
+from training.encoder_states import EncoderStates, ZeroStates
 from training.errors import RunError
 from training.tasks import Task, build_config, build_dataclass
 from training.trainer import SAMPLE_IDS, FamilyTrainer
@@ -129,7 +129,7 @@ class Text2MathTask(Task):
 
     def __init__(self, recipe):
         super().__init__(recipe)
-        self._states: EncoderStates | None = None
+        self._states: EncoderStates | ZeroStates | None = None
         self.data_fields: MathQAData = build_dataclass(MathQAData, recipe.data, "data", recipe.source)
         if recipe.model.get("encoder") == "bert" and self.arguments.word_vectors:
             raise RunError(f"{recipe.source}: training.word_vectors is for encoder lstm; a BERT encoder has its own")
@@ -173,7 +173,9 @@ class Text2MathTask(Task):
             model = Text2MathForProgramGeneration(config)
         if self._word_vectors is not None:
             model.set_word_vectors(torch.from_numpy(self._word_vectors.matrix))
-        if config.freeze_encoder and self.arguments.cache_encoder_states:
+        if config.freeze_encoder and self.arguments.cache_encoder_states and self.rehearsal:
+            self._states = ZeroStates(self.processor, self.datasets, model.config.state_size)
+        elif config.freeze_encoder and self.arguments.cache_encoder_states:
             self._states = EncoderStates.compute(model, self.processor, self.datasets, self.data_fields.cache_dir)
         return model
 

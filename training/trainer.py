@@ -104,6 +104,13 @@ class FamilyTrainer(Trainer):
         finally:
             self.data_collator, self.args.dataloader_drop_last = held
 
+    def planned_steps(self) -> tuple[int, int]:
+        """Optimiser steps of an epoch, and of the whole training."""
+        args = self.args
+        batches = len(self.train_dataset) // (args.train_batch_size * args.world_size) or 1
+        updates = math.ceil(batches / args.gradient_accumulation_steps)
+        return updates, args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
