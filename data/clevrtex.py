@@ -33,7 +33,7 @@ from .scene_folder import SceneFiles, list_scenes, scene_ids, split_scenes
 from .scenes import DIFFICULTIES, MAX_OBJECTS, SCENES_VERSION, render_scene
 from .split_store import save_splits, write_rows
 
-__all__ = ["ClevrtexData", "image_processor", "left_out", "load_clevrtex", "masks_of", "pixels_of", "square"]
+__all__ = ["ClevrtexData", "crop_of", "image_processor", "left_out", "load_clevrtex", "masks_of", "pixels_of", "square"]
 
 # Part of every cache's key: raise it when decoding, cropping or the layout of the cache changes.
 PREPROCESSING_VERSION = 1
@@ -148,13 +148,23 @@ class _Scene:
     metadata: str = ""
 
 
-def image_processor(image_size: int) -> BitImageProcessor:
-    """The library's processor for these data: short side to `image_size` (antialiased bilinear), centre crop,
-    [0, 255] -> [-1, 1]. The cache is filled by it, and a saved run carries it. A 320x240 original wants `square` first.
+def image_processor(image_size: int, centre_crop: float = 1.0) -> BitImageProcessor:
+    """The library's processor for these data: the central square, whose side is `centre_crop` of the short side, to
+    `image_size` (antialiased bilinear), [0, 255] -> [-1, 1]. The cache is filled by it, after `square`; a saved run
+    carries it with the crop of its training pictures.
     """
-    processor = birds.image_processor(image_size)
+    processor = birds.image_processor(image_size, round(image_size / centre_crop))
     processor.resample = Image.Resampling.BILINEAR
     return processor
+
+
+def crop_of(fields: ClevrtexData) -> float:
+    """The share of the short side that the square of the data's first picture takes, in (0, 1]."""
+    if fields.centre_crop is not None or fields.path is None or Path(fields.path).expanduser().is_file():
+        return fields.centre_crop or 1.0
+    root = Path(fields.path).expanduser()
+    with Image.open(root / list_scenes(root)[0][0].image.path) as image:
+        return _ORIGINAL_CROP if image.size == _ORIGINAL_SIZE else 1.0
 
 
 def square(image: Image.Image, centre_crop: float | None = None) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import mimetypes
 import os
 import re
 import tarfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS |= {"training": "train", "testing": "test"}
 # A tar member or archive larger than this is refused: 64 GiB and 5 million files are far above any data set meant here.
 MAX_TAR_BYTES = 64 * 2**30
 MAX_TAR_MEMBERS = 5_000_000
@@ -78,6 +80,10 @@ def walk(root: Path) -> Iterator[Path]:
                 yield path
 
 
+def _is_picture(path: Path) -> bool:
+    return path.is_file() and (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
+
+
 def _list_class(root: Path, class_folder: Path, split: str | None) -> list[ImageFile]:
     """All files below one class folder; hidden ones (`.DS_Store`, `._a.jpg`) are passed over."""
     files = []
@@ -96,7 +102,7 @@ def list_images(folder: Path) -> tuple[Path, list[str], list[ImageFile]]:
     Returns (root, class names, files), both in natural order, the files split by split, so that a test folder that
     comes later leaves the places of the others. Classes are the subfolders of `train` where there are split folders,
     else the subfolders of the root. Raises `DataError` on a missing or empty folder, a class without a
-    file, and a class of val or test that train does not know.
+    file, pictures beside the class folders, and a class of val or test that train does not know.
     """
     root = find_root(folder)
     inner = _subfolders(root)
@@ -113,6 +119,11 @@ def list_images(folder: Path) -> tuple[Path, list[str], list[ImageFile]]:
         class_folders = _subfolders(parent)
         if not class_folders:
             raise DataError(f"{parent} holds no class folder: expected {parent}/<class>/<image>")
+        if loose := sorted(path.name for path in parent.iterdir() if _is_picture(path)):
+            raise DataError(
+                f"{parent} holds {len(loose)} pictures beside its class folders, of no class: move {loose[0]} and the "
+                "others into one, or away"
+            )
         classes[split] = {path.name for path in class_folders}
         for class_folder in class_folders:
             files += _list_class(root, class_folder, split)

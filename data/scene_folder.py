@@ -67,14 +67,26 @@ def _classify(path: Path) -> tuple[str, str | None, str]:
     return role or "image", split, "/".join([*kept, stem])
 
 
+def _refuse_loose(root: Path, paths: list[Path]) -> None:
+    """Where folders say which files are pictures, others are none for sure: label maps, by another name than masks."""
+    said = [path for path in paths if any(folder.casefold() in _ROLES for folder in path.parts[:-1])]
+    loose = [path for path in paths if path not in set(said) and _classify(path)[0] == "image"]
+    if loose and any(_classify(path)[0] == "image" for path in said):
+        raise DataError(
+            f"{root}: {len(loose)} pictures lie outside the folders called images, such as {loose[0].as_posix()}: call "
+            "their folder masks where they are masks, or move them away"
+        )
+
+
 def list_scenes(root: Path) -> tuple[list[SceneFiles], list[str]]:
     """Finds the scenes below `root`, in natural order of their names within train, val and test.
 
     Returns (scenes, paths of masks without a picture). Raises `DataError` on a folder without pictures, on two
-    pictures or masks of one name, and where only some of the pictures lie in split folders.
+    pictures or masks of one name, and where only some of the pictures lie in split folders or in folders called images.
     """
     found: dict[str, dict[tuple[str | None, str], ImageFile]] = {"image": {}, "mask": {}, "metadata": {}}
-    for path in _all_files(root):
+    _refuse_loose(root, paths := _all_files(root))
+    for path in paths:
         role, split, name = _classify(path)
         if role == "other":
             continue

@@ -85,9 +85,12 @@ def load_other_scenes(run: Run, path: Path) -> SceneSplit:
     """Other data at the run's own image size: a folder of pictures and masks, or an .npz file.
 
     All of it where it names no splits, for nothing of it was trained on; else its val split, or test, or train. Scenes
-    without a mask are left out. RunError where the data do not load or hold no scene.
+    without a mask are left out. RunError where the data do not load or hold no scene, and where they are the run's own.
     """
     own = recipe_data(run, ClevrtexData)
+    given, trained_on = path.resolve(), own.path and Path(own.path).expanduser().resolve()
+    if trained_on and (given.is_relative_to(trained_on) or trained_on.is_relative_to(given)):
+        raise RunError(f"--data {path}: the run was trained on it; its held-out part is measured without --data.")
     wanted = ClevrtexData(
         path=str(path),
         image_size=own.image_size,

@@ -3,9 +3,10 @@
     python -m evaluation.segment runs/slotattn/plain64 picture.png --out masks
     python -m evaluation.segment runs/slotattn/plain64 *.jpg --out masks --num-slots 8
 
-The central square of a picture is looked at, at the size that the run was trained on. For each picture there is written
+The central square of a picture is looked at, cropped and scaled as the pictures of training were. For each picture is
+written
 
-    NAME_mask.png     a palette image of the picture's size; its index is the slot, 255 is what was not looked at
+    NAME_slots.png    a palette image of the picture's size; its index is the slot, 255 is what was not looked at
     NAME_slots.npz    slots [K, D], masks [K, S, S] (they sum to 1), contents [K, S, S, 3] (of slotdiff the picture),
                       reconstruction [S, S, 3], segments [S, S], box (left, upper, right, lower of the square)
     NAME_sheet.png    the square, its masks, the reconstruction, and each slot by itself
@@ -26,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything needed lies in the ru
 import numpy as np
 import torch
 from PIL import Image
+from transformers import BitImageProcessor
 from transformers.utils import logging
 
 from data.clevrtex import image_processor, square
@@ -67,6 +69,16 @@ def read_square(path: Path, image_size: int, centre_crop: float | None = None) -
     return Square(pixels, (left, upper, left + central.width, upper + central.height), picture.size)
 
 
+def crop_of_training(run: Run) -> float | None:
+    """The share of the short side that the processor of a run looks at, None where it is all of it."""
+    try:
+        processor = BitImageProcessor.from_pretrained(run.folder)
+    except OSError:  # a checkpoint that carries none
+        return None
+    share = processor.crop_size["height"] / processor.size["shortest_edge"]
+    return share if share < 1 else None
+
+
 class Segmenter:
     """A run's model, and what it makes of pictures.
 
@@ -74,8 +86,8 @@ class Segmenter:
         run: of the family slotattn or slotdiff.
         options: device and batch size.
         num_slots: K, where another than in training; only with sampled slots.
-        centre_crop: side of the central square as a share of a picture's short side, in (0, 1]; default as in
-            `data/clevrtex.py`.
+        centre_crop: side of the central square as a share of a picture's short side, in (0, 1]; default that of the
+            training pictures, or as in `data/clevrtex.py` where that was all of them.
     """
 
     def __init__(self, run: Run, options: Options, num_slots: int | None = None, centre_crop: float | None = None):
@@ -83,7 +95,7 @@ class Segmenter:
             known = " or ".join(SLOT_FAMILIES)
             raise RunError(f"{run.folder}: is a run of the family {run.family!r}; masks come from one of {known}.")
         self.model: SceneModel = family_module(run).scene_model(run, options)
-        self.num_slots, self.centre_crop = num_slots, centre_crop
+        self.num_slots, self.centre_crop = num_slots, centre_crop or crop_of_training(run)
 
     def __call__(self, path: Path) -> tuple[Square, Segmentation]:
         """What is looked at of a picture file, and its segmentation (a batch of one), a function of its pixels."""
@@ -130,7 +142,7 @@ def write_outputs(folder: Path, name: str, part: Square, found: Segmentation) ->
     tiles = [part.pixels, paint(found.segments[0] + 1), found.pixels[0], *alone]
     written = []
     for ending, content in (
-        ("mask.png", _png(mask)),
+        ("slots.png", _png(mask)),  # an ending that makes no folder of pictures one with true masks
         ("slots.npz", _npz(slots)),
         ("sheet.png", _png(Image.fromarray(sheet([tile[None] for tile in tiles])))),
     ):
@@ -168,7 +180,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--centre-crop",
         type=float,
         metavar="SHARE",
-        help="side of the square that is looked at, of the short side (default: 1, and 0.8 for pictures of 320x240)",
+        help="side of the square that is looked at, of the short side (default: as in training)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     options = parser.parse_args(arguments)
@@ -179,6 +191,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     stems = Counter(path.stem for path in options.pictures)
     if twice := [stem for stem, count in stems.items() if count > 1]:
         parser.error(f"{stems[twice[0]]} pictures are called {twice[0]}: their masks would have the same name")
+    if beside := [path for path in options.pictures if path.parent.resolve() == options.out.resolve()]:
+        parser.error(f"--out {options.out} is the folder of {beside[0].name}: what is written would count as pictures")
     return options
 
 

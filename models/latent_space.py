@@ -55,23 +55,15 @@ class DiffusersLatentSpace(nn.Module):
         return self.autoencoder.decode(latents.to(self.dtype) / self.scaling_factor + self.shift_factor).sample
 
 
-def as_latent_space(autoencoder: nn.Module, downsampling_factor: int | None = None) -> LatentSpace:
+def as_latent_space(autoencoder: nn.Module) -> LatentSpace:
     """`autoencoder` itself where it is a [`LatentSpace`], else a diffusers one in an adapter.
 
-    Raises `TypeError` for any other model, `ValueError` where its factor is not the one asked for.
+    Raises `TypeError` for any other model.
     """
     if hasattr(autoencoder, "encode") and hasattr(getattr(autoencoder, "config", None), "block_out_channels"):
-        space = DiffusersLatentSpace(autoencoder)
-    elif isinstance(autoencoder, LatentSpace):
-        space = autoencoder
-    else:
-        raise TypeError(
-            f"{type(autoencoder).__name__} is no autoencoder: give a VQVAEModel, or a VQModel or AutoencoderKL of "
-            "diffusers"
-        )
-    if downsampling_factor is not None and space.downsampling_factor != downsampling_factor:
-        raise ValueError(
-            f"{type(autoencoder).__name__} makes latents {space.downsampling_factor} times smaller than the image; "
-            f"{downsampling_factor} is asked for"
-        )
-    return space
+        return DiffusersLatentSpace(autoencoder)
+    if isinstance(autoencoder, LatentSpace):
+        return autoencoder
+    raise TypeError(
+        f"{type(autoencoder).__name__} is no autoencoder: give a VQVAEModel, or a VQModel or AutoencoderKL of diffusers"
+    )

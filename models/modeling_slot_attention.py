@@ -171,7 +171,10 @@ class SlotAttentionAutoencoder(SlotAttentionPreTrainedModel):
         return self.model(pixel_values, slot_noise, num_slots, generator, return_dict=False)
 
     def decode(self, slots: Tensor) -> DecodedSlots:
-        """Reconstruction, masks and contents of slots [B, K, slot_size], from anywhere: any K, any mixture."""
+        """Reconstruction, masks and contents of slots [B, K, slot_size], from anywhere: any K, any mixture. ValueError
+        for another shape."""
+        if slots.dim() != 3 or slots.shape[2] != self.config.slot_size:
+            raise ValueError(f"slots have shape {list(slots.shape)}: they must be [B, K, {self.config.slot_size}]")
         return self.decoder(slots.to(self.dtype))
 
     def forward(

@@ -116,7 +116,7 @@ class SlotDiffusionPipeline:
         batch_size: int = 16,
         progress_bar: bool = True,
         output_type: str = "pt",
-        latents: Tensor | None = None,
+        latents: Tensor | np.ndarray | None = None,
         num_slots: int | None = None,
         generator: torch.Generator | None = None,
     ) -> SlotDiffusionPipelineOutput:
@@ -147,7 +147,7 @@ class SlotDiffusionPipeline:
         self.model.eval()  # it may have been trained since
 
         # 1. slots or images, ids and seed of the samples
-        slots = _as_tensor(slots)
+        slots, latents = _as_tensor(slots, "slots"), _as_tensor(latents, "latents")
         pixel_values = self._check_source(slots, image, num_slots)
         count = len(slots) if pixel_values is None else len(pixel_values)
         ids = _checked_ids(sample_ids, count)
@@ -240,6 +240,7 @@ class SlotDiffusionPipeline:
         own = self.model.scheduler()
         length = own.config.num_train_timesteps
         most = max(1, length - 1) if scheduler == "dpmsolver++" else length  # diffusers' looks one step further
+        steps = int(steps) if isinstance(steps, np.integer) else steps
         if steps is not None and (not is_integer(steps, 1) or steps > most):
             raise ValueError(f"num_inference_steps={steps!r} is not possible: it must be from 1 to {most}")
         if isinstance(scheduler, str):
@@ -374,13 +375,13 @@ def _check_options(output_type: str, batch_size: int) -> None:
         raise ValueError(f"batch_size={batch_size!r} is not possible: it must be an integer of at least 1")
 
 
-def _as_tensor(slots: Any) -> Tensor | None:
-    if slots is None or isinstance(slots, Tensor):
-        return slots
+def _as_tensor(values: Any, name: str) -> Tensor | None:
+    if values is None or isinstance(values, Tensor):
+        return values
     try:
-        return torch.tensor(np.asarray(slots, dtype=np.float32))
+        return torch.tensor(np.asarray(values, dtype=np.float32))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"slots must be numbers [N, K, slot_size], a tensor or an array ({error})") from error
+        raise ValueError(f"{name} must be numbers of one shape, a tensor or an array ({error})") from error
 
 
 def _check_range(image: Tensor) -> None:

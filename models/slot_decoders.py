@@ -72,8 +72,8 @@ class SlotDecoderNetwork(GradientCheckpointingLayer):
 class SpatialBroadcastDecoder(nn.Module):
     """Decodes slots one by one and puts them together; arguments as [`SlotDecoderNetwork`].
 
-    With checkpointed activations (`activation_checkpointing_enable` of the model, in training mode) slot after slot
-    is decoded and nothing of it kept, so that the backward pass holds the activations of one slot per sample at a time.
+    With checkpointed activations (`activation_checkpointing_enable` of the model) slot after slot is decoded and
+    nothing of it kept: evaluation and the backward pass hold the activations of one slot per sample at a time.
     """
 
     def __init__(self, *args, **kwargs):
@@ -82,7 +82,7 @@ class SpatialBroadcastDecoder(nn.Module):
 
     def forward(self, slots: Tensor) -> DecodedSlots:
         """Slots [B, K, D] -> reconstruction, masks and contents."""
-        if self.network.gradient_checkpointing and self.training:
+        if self.network.gradient_checkpointing:
             decoded = torch.stack([self.network(slot) for slot in slots.unbind(dim=1)], dim=1)
         else:
             decoded = self.network(slots.flatten(0, 1)).unflatten(0, slots.shape[:2])  # [B, K, 1 + C, H, W]

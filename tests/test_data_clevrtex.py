@@ -20,7 +20,7 @@ from scene_files import (
 )
 
 from data import clevrtex
-from data.clevrtex import ClevrtexData, image_processor, left_out, load_clevrtex, masks_of, pixels_of, square
+from data.clevrtex import ClevrtexData, crop_of, image_processor, left_out, load_clevrtex, masks_of, pixels_of, square
 from data.image_folder import DataError
 from data.scenes import render_scene
 
@@ -108,6 +108,11 @@ def test_originals_are_cropped_as_published(tmp_path, centre_crop, side):
     assert np.abs(pixels_of(row)[0].astype(int) - np.asarray(want)).max() <= 1
     mask = Image.fromarray(true_mask(1, (320, 240))).crop(box).resize((128, 128), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(masks_of(row)[0], np.asarray(mask))
+    saved = image_processor(128, crop_of(fields))  # what a run carries: one resize, then the crop
+    smooth = Image.fromarray(np.add.outer(np.arange(240) * 0.5, np.arange(320) * 0.4).astype(np.uint8)).convert("RGB")
+    theirs = saved(smooth, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"][0, 0].astype(int)
+    mine = np.asarray(smooth.crop(box).resize((128, 128), Image.Resampling.BILINEAR))[..., 0]
+    assert np.abs(theirs - mine).max() <= 2
 
 
 def test_masks_of_takes_a_batch_a_row_and_rows(fields):

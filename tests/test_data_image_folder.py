@@ -72,6 +72,20 @@ def test_split_folders_below_a_wrapping_one(tmp_path, val_name):
     assert [(file.split, file.class_name) for file in files] == [("train", "a"), ("train", "b"), ("val", "b")]
 
 
+def test_training_and_testing_are_splits_and_no_classes(tmp_path):
+    _, names, files = list_images(touch(tmp_path, *(f"{s}/{c}/1.jpg" for s in ("training", "testing") for c in "ab")))
+    assert names == ["a", "b"] and [file.split for file in files] == ["train", "train", "test", "test"]
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_pictures_of_no_class_are_named(tmp_path, place):
+    touch(tmp_path, f"{place}a/1.jpg", f"{place}b/1.jpg", f"{place}labels.csv")
+    assert list_images(tmp_path)[1] == ["a", "b"]
+    touch(tmp_path, f"{place}2.PNG", f"{place}3.jpg")
+    with pytest.raises(DataError, match=r"holds 2 pictures beside its class folders, of no class: move 2.PNG and"):
+        list_images(tmp_path)
+
+
 def test_a_lone_train_folder_is_not_a_wrapper(tmp_path):
     assert find_root(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg")) == tmp_path
 

@@ -101,6 +101,7 @@ def test_natural_order(tmp_path):
         (["masks/a.png", "x.txt"], "holds no picture"),
         (["a.png", "a.jpg"], "are both the image of 'a'"),
         (["a.png", "a_flat.png", "masks/a.png"], "are both the mask of 'a'"),
+        (["images/a.png", "labels/a.png"], "1 pictures lie outside the folders called images, such as labels/a.png"),
         (["images/train/a.png", "images/b.png"], "1 pictures lie outside the split folders, such as images/b.png"),
     ],
 )

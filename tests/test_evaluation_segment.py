@@ -8,7 +8,7 @@ from PIL import Image
 from trained_slotattn import make_run
 
 import evaluation.loading
-from data.clevrtex import ClevrtexData, load_clevrtex, pixels_of
+from data.clevrtex import ClevrtexData, image_processor, load_clevrtex, pixels_of
 from evaluation.options import Options
 from evaluation.runs import RunError, load_run
 from evaluation.segment import OUTSIDE, Segmenter, full_mask, main, read_square
@@ -37,7 +37,7 @@ def test_masks_slots_and_sheets_are_written(run, pictures, tmp_path, capsys):
     assert capsys.readouterr().out.count("slots win a pixel") == 3
     sides = {"wide": ((60, 40), (10, 0, 50, 40)), "high": ((30, 50), (0, 10, 30, 40)), "small": ((9, 9), (0, 0, 9, 9))}
     for name, (size, box) in sides.items():
-        with Image.open(tmp_path / "out" / f"{name}_mask.png") as image:
+        with Image.open(tmp_path / "out" / f"{name}_slots.png") as image:
             assert image.mode == "P" and image.size == size
             mask = np.asarray(image)
         with np.load(tmp_path / "out" / f"{name}_slots.npz", allow_pickle=False) as stored:
@@ -60,8 +60,23 @@ def test_a_published_checkpoint_without_a_recipe_gives_the_same_masks(run, pictu
         shutil.copy(run / name, tmp_path / "published" / name)
     for folder, out in ((run, "own"), (tmp_path / "published", "theirs")):
         assert main([str(folder), str(pictures[0]), "--out", str(tmp_path / out), "--device", "cpu"]) == 0
-    own, theirs = (np.asarray(Image.open(tmp_path / out / "wide_mask.png")) for out in ("own", "theirs"))
+    own, theirs = (np.asarray(Image.open(tmp_path / out / "wide_slots.png")) for out in ("own", "theirs"))
     assert np.array_equal(own, theirs)
+
+
+def test_a_folder_of_pictures_gets_no_masks_that_would_count_as_true_ones(run, pictures, capsys):
+    before = sorted(path.name for path in pictures[0].parent.iterdir())
+    with pytest.raises(SystemExit):
+        main([str(run), *map(str, pictures), "--out", str(pictures[0].parent)])
+    assert "is the folder of wide.png: what is written would count as pictures" in capsys.readouterr().err
+    assert sorted(path.name for path in pictures[0].parent.iterdir()) == before
+
+
+def test_the_crop_of_training_is_that_of_the_masks(run, pictures, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    image_processor(16, 0.5).save_pretrained(copy)
+    assert Segmenter(load_run(copy), Options(device="cpu"))(pictures[0])[0].box == (20, 10, 40, 30)
+    assert Segmenter(load_run(copy), Options(device="cpu"), centre_crop=1.0)(pictures[0])[0].box == (10, 0, 50, 40)
 
 
 def test_a_mask_of_the_models_own_size_is_its_segments(run, tmp_path):
@@ -113,7 +128,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(run, pictures, tmp_path,
     assert main([str(run), str(bad), str(pictures[2]), "--out", str(out), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert "bad.png: no usable picture" in error and error.count("\n") == 1
-    assert (out / "small_mask.png").is_file() and not (out / "bad_mask.png").exists()
+    assert (out / "small_slots.png").is_file() and not (out / "bad_slots.png").exists()
 
 
 def test_weights_that_are_not_those_of_the_manifest_are_refused(run, pictures, tmp_path, capsys, monkeypatch):

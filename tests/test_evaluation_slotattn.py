@@ -182,6 +182,13 @@ def other_data(base, folder):
     return path
 
 
+def test_pictures_of_train_are_no_yardstick_for_themselves(base, tmp_path):
+    run = make_run(tmp_path / "alone", base)
+    assert evaluate_all.main([str(run), *CALL, "--splits", "train"]) == 0
+    made = metrics_of(run)["evaluation"]["composition"]
+    assert "train" not in made and ("reconstruction" in made or "unavailable" in made)
+
+
 def test_other_data_are_measured_beside_the_masks_that_came_with_them(base, copy, tmp_path):
     path = other_data(base, tmp_path)
     run = copy / "one"
@@ -250,6 +257,9 @@ def test_pictures_of_a_users_folder_stay_in_the_run(base, tmp_path):
     (run / "figures").mkdir()
     (run / "figures" / "scenes.png").write_bytes(b"left from before")
     assert evaluate_all.main([str(run), *CALL, "--publish", str(tmp_path / "cards")]) == 0
+    for given in (tmp_path / "photographs", tmp_path / "photographs" / "images" / "val", tmp_path):
+        with pytest.raises(RunError, match="the run was trained on it"):
+            load_other_scenes(load_run(run), given)
     target = tmp_path / "cards" / "slotattn-photographs"
     published = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert published == {"README.md", "metrics.json", "history.csv", *(f"figures/{name}" for name in FIGURES)}

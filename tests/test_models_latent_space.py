@@ -21,8 +21,8 @@ def test_diffusers_autoencoders_stand_in(kind):
         library = AutoencoderKL(**fields, scaling_factor=0.5, shift_factor=0.25).eval()
     else:
         library = VQModel(**fields, num_vq_embeddings=32, scaling_factor=0.5).eval()
-    space = as_latent_space(library, downsampling_factor=4)
-    assert isinstance(space, LatentSpace) and isinstance(space, torch.nn.Module)
+    space = as_latent_space(library)
+    assert space.downsampling_factor == 4 and isinstance(space, LatentSpace) and isinstance(space, torch.nn.Module)
     with torch.no_grad():
         latents = space.encode(images())
         assert latents.shape == (2, space.latent_channels, 4, 4)
@@ -39,8 +39,6 @@ def test_diffusers_autoencoders_stand_in(kind):
 
 def test_as_latent_space_keeps_ours_and_refuses_others():
     model = build()
-    assert as_latent_space(model, 4) is model
-    with pytest.raises(ValueError, match=r"4 times smaller .* 8 is asked for"):
-        as_latent_space(model, 8)
+    assert as_latent_space(model) is model
     with pytest.raises(TypeError, match="Linear is no autoencoder"):
         as_latent_space(torch.nn.Linear(2, 2))

@@ -42,7 +42,7 @@ def spoiled(count: int) -> torch.Tensor:
         ({"image": torch.ones(1, 3, 16, 16, dtype=torch.uint8)}, "image holds torch.uint8 from 1 to 1: "),
         ({"image": images(), "num_slots": -1}, "num_slots=-1 is not possible: it must be an integer of at least 1"),
         ({"image": images(), "num_slots": 0}, "num_slots=0 is not possible"),
-        ({"slots": [[[1.0], [2.0, 3.0]]]}, r"slots must be numbers \[N, K, slot_size\]"),
+        ({"slots": [[[1.0], [2.0, 3.0]]]}, "slots must be numbers of one shape"),
         ({"slots": "slots"}, "slots must be numbers"),
         ({"slots": np.zeros((2, 3, 9))}, r"slots have shape \[2, 3, 9\]"),
         ({"image": []}, "image must be a tensor"),
@@ -68,6 +68,8 @@ def spoiled(count: int) -> torch.Tensor:
         ),
         ({"slots": slots_for(2), "sample_ids": [1]}, "1 sample_ids for 2 samples"),
         ({"slots": slots_for(2), "sample_ids": [1, -1]}, r"sample_ids has -1"),
+        ({"slots": slots_for(2), "latents": np.zeros((2, 3, 8, 8))}, r"latents have shape .* \[2, 3, 4, 4\]"),
+        ({"slots": slots_for(2), "num_inference_steps": np.int64(31)}, r"num_inference_steps=31 .* from 1 to 30"),
         ({"slots": slots_for(2), "latents": torch.zeros(2, 3, 8, 8)}, r"latents have shape .* \[2, 3, 4, 4\]"),
         (
             {"slots": slots_for(2), "latents": torch.full((2, 3, 4, 4), torch.nan)},

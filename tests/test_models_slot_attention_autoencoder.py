@@ -310,3 +310,9 @@ def test_loads_in_bf16(tmp_path):
     output = loaded(images())  # fp32 images are cast
     assert output.loss.dtype == output.masks.dtype == torch.float32
     torch.testing.assert_close(output.masks, model(images()).masks, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 9)])
+def test_slots_of_another_shape_are_not_decoded(shape):
+    with pytest.raises(ValueError, match=r"slots have shape .*: they must be \[B, K, 8\]"):
+        build().decode(torch.zeros(shape))

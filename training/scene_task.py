@@ -16,7 +16,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.utils import ModelOutput
 
 import metrics
-from data.clevrtex import ClevrtexData, image_processor, load_clevrtex, masks_of, pixels_of
+from data.clevrtex import ClevrtexData, crop_of, image_processor, load_clevrtex, masks_of, pixels_of
 from training.arguments import RunArguments
 from training.errors import RunError
 from training.scene_pictures import SHEET_COLUMNS, scene_sheet, to_pixels
@@ -258,7 +258,7 @@ class SceneTask(Task):
 
     @cached_property
     def processor(self) -> BitImageProcessor:
-        return image_processor(self.data_fields.image_size)
+        return image_processor(self.data_fields.image_size, crop_of(self.data_fields))
 
 
 class SegmentationTask(SceneTask):
