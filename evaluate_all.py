@@ -124,15 +124,18 @@ def compare_groups(folders: list[Path], options: argparse.Namespace, failures: l
 
 def publish_each(folders: list[Path], options: argparse.Namespace, failures: list[str]) -> None:
     """The card of every run, and the page of every study that several of them belong to."""
-    published = []
+    published: dict[str, Path] = {}
     for folder in folders:
         try:
+            name = load_run(folder).published_name
+            if name in published:
+                raise RunError(f"{folder}: not published: {published[name]} has the same name, {name}")
             print(publish(folder, options.publish, options.with_weights))
-            published.append(folder)
+            published[name] = folder
         except (RunError, OSError) as error:
             report_failure(error, failures)
     try:
-        for page in publish_studies(published, options.publish):
+        for page in publish_studies(published.values(), options.publish):
             print(page)
     except (RunError, OSError) as error:
         report_failure(error, failures)

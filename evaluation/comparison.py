@@ -92,12 +92,12 @@ def label_of(run: Run) -> str:
 
 
 def labels_of(runs: list[Run]) -> list[str]:
-    """Short names, made distinct by the folder above where two runs share one."""
-    short = [label_of(run) for run in runs]
-    return [
-        label if short.count(label) == 1 else f"{run.folder.parent.name}/{run.folder.name}"
-        for run, label in zip(runs, short, strict=True)
-    ]
+    """Short names, made distinct by as many of the folders above as it takes where runs share one."""
+    labels, paths = [label_of(run) for run in runs], [run.folder.resolve().parts for run in runs]
+    for depth in range(2, max(map(len, paths), default=0) + 1):
+        shared = [labels.count(label) > 1 for label in labels]
+        labels = ["/".join(p[-depth:]) if s else label for s, p, label in zip(shared, paths, labels, strict=True)]
+    return labels
 
 
 def curves_of(runs: list[Run]) -> list[Curve]:
@@ -178,10 +178,8 @@ def _seed_rows(runs: list[Run], columns: Sequence[Column]) -> list[list[Cell]]:
                 row.append(Cell(NO_VALUE))
             else:
                 spread = Spread.of(values)
-                low, high = (spread.low, spread.high)
-                row.append(
-                    value_cell(column, spread.mean, (max(low, 0), min(high, 1)) if column.share else (low, high))
-                )
+                bounds = spread.of_share if column.share else (spread.low, spread.high)
+                row.append(value_cell(column, spread.mean, bounds))
         rows.append(row)
     return rows
 
@@ -351,7 +349,7 @@ def _over_seeds(runs: list[Run]) -> list[str]:
             continue
         spread, names = Spread.of(values), [labels[i] for i in group]
         every = ", ".join(f"{label} {percent(value)}" for label, value in zip(names, values, strict=True))
-        spread_text = f"t interval {interval((spread.low, spread.high))}, standard deviation {points(spread.deviation)}"
+        spread_text = f"t interval {interval(spread.of_share)}, standard deviation {points(spread.deviation)}"
         sentences.append(
             f"{group_name(names)}: {split_word(split)} {rules.metric_name} is {percent(spread.mean)} on average "
             f"({spread_text}): {every}."

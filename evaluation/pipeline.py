@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.run_folder import RunFolder
+
 from . import comparison, figures, sections
 from .card import write_card
 from .families import family_module, shared_module, source_files
@@ -23,12 +25,23 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     last evaluation recorded in metrics.json, and it covered the splits asked for. Splits that were evaluated before
     stay: they are evaluated with those asked for, from what is stored as far as the weights are the same.
     """
-    run, asked = load_run(folder), options
-    options = with_earlier_splits(run, asked)
+    if _is_up_to_date(load_run(folder), options):
+        return False
+    with RunFolder(folder).locked():  # a second evaluation would write the same files
+        _evaluate(load_run(folder), options)
+    return True
+
+
+def _is_up_to_date(run: Run, options: Options) -> bool:
+    if options.force or not (run.folder / "report.html").is_file():
+        return False
+    return run.evaluation.get("digest") == fingerprint_of(run, with_earlier_splits(run, options))
+
+
+def _evaluate(run: Run, asked: Options) -> None:
+    folder, options = run.folder, with_earlier_splits(run, asked)
     evaluator, reporter = family_module(run), family_module(run, "report")
     fingerprint = fingerprint_of(run, options)
-    if not options.force and run.evaluation.get("digest") == fingerprint and (folder / "report.html").is_file():
-        return False
     result = evaluator.evaluate(run, options)
     if asked.splits and not result["metrics"].keys() & set(asked.splits):
         raise asked.no_split(result["metrics"], folder)
@@ -51,7 +64,6 @@ def evaluate_run(folder: Path, options: Options) -> bool:
     write_card(folder)
     run.evaluation["digest"] = fingerprint  # written last, so that an evaluation cut short is done again
     write_json(folder / "metrics.json", run.metrics)
-    return True
 
 
 def _of_training(run: Run) -> dict[str, dict[str, Any]]:
@@ -103,9 +115,10 @@ def compare(folders: list[Path], out: Path, title: str, options: Options | None 
     measured = [curve for curve in curves if len(curve.history)]
     if measured:
         write_atomically(out / "figures" / f"{name}_curves.png", figures.to_png(figures.curves(measured, panels)))
+    names = comparison.labels_of(runs)  # runs of two families, or from two folders, may have the same name
     facts = {
-        "runs": [run.name for run in runs],
-        "metrics": {run.name: run.metrics.get("metrics") for run in runs},
+        "runs": names,
+        "metrics": {name: run.metrics.get("metrics") for name, run in zip(names, runs, strict=True)},
         "differing": comparison.differing_settings(runs),
         "observations": comparison.observe_comparison(runs, comparison.paired_tests(runs)),
     }

@@ -85,7 +85,8 @@ def _limits(run: Run, generated: bool) -> list[str]:
     ]
     if "accuracy_interval" in val:
         low, high = val["accuracy_interval"]
-        stopped = (run.recipe.get("training") or {}).get("early_stopping_patience")
+        training = run.recipe.get("training") or {}
+        stopped = training.get("early_stopping_patience") or training.get("load_best_model_at_end")
         limits.append(
             f"Validation accuracy rests on {val['samples']:,} images, so it is known to about "
             f"{points((high - low) / 2)}, and it served to choose between {'epochs and ' if stopped else ''}recipes, "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+
+from training.arguments import RunArguments
 
 from .comparison import (
     BATCH,
@@ -21,8 +23,8 @@ from .runs import Run
 
 
 def data_key(run: Run) -> str:
-    """What makes two runs' numbers comparable, for people: the data's name, size of image, number of classes, and how a
-    validation split was carved where the recipe says."""
+    """What makes two runs' numbers comparable, for people: the data's name, size of image, number of classes, how a
+    validation split was carved where the recipe says, and how many images it has."""
     data = run.recipe.get("data") or {}
     name = (
         str(data["path"]).rstrip("/").rsplit("/", 1)[-1].removesuffix(".tar")
@@ -32,7 +34,9 @@ def data_key(run: Run) -> str:
     carved = "".join(
         f", {key} {data[key]}" for key in ("split_seed", "val_fraction") if data.get("path") and key in data
     )
-    return f"{name} ({len(run.labels)} classes, {data.get('image_size', 64)} px{carved})"
+    samples = number_of(run, "val", "samples")
+    validated = f", {samples:,} validation images" if samples else ""
+    return f"{name} ({len(run.labels)} classes, {data.get('image_size', 64)} px{carved}{validated})"
 
 
 def outcomes(run: Run, split: str) -> Outcomes | None:
@@ -79,19 +83,20 @@ def _twins(runs: list[Run], tests: Tests) -> list[str]:
 
 
 def _batch_sizes(runs: list[Run], tests: Tests) -> list[str]:
-    norms: dict[Any, dict[int, int]] = {}
+    """Smallest against largest batch of every net on the same data; rate, warm-up and epochs may follow the batch."""
+    nets: dict[str, dict[int, int]] = {}
     for i, run in enumerate(runs):
-        size = (run.recipe.get("training") or {}).get(BATCH)
-        if isinstance(size, int) and _accuracy(run) is not None:
-            norms.setdefault(run.config.get("norm"), {}).setdefault(size, i)
+        training = run.recipe.get("training") or {}
+        fixed = [run.recipe.get("model"), data_key(run), training.get("seed", RunArguments.seed)]
+        if isinstance(size := training.get(BATCH), int) and _accuracy(run) is not None:
+            nets.setdefault(json.dumps(fixed, sort_keys=True, default=str), {}).setdefault(size, i)
     found = []
-    for norm, sizes in norms.items():
+    for sizes in nets.values():
         if len(sizes) < 2:
             continue
         small, large = min(sizes), max(sizes)
         i, j = sizes[small], sizes[large]
-        if data_key(runs[i]) != data_key(runs[j]):
-            continue
+        norm = runs[i].config.get("norm")
         change = _accuracy(runs[i]) - _accuracy(runs[j])
         verdict = f" ({p_text(tests[i, j].p_value)} on the same images)" if (i, j) in tests else ""
         found.append(

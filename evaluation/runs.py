@@ -106,6 +106,8 @@ def find_runs(path: Path) -> list[Path]:
 def load_run(folder: Path) -> Run:
     """Read recipe, config, metrics and history of one run. RunError names the first file that is missing or damaged."""
     folder = Path(folder)
+    if folder.name in ("", ".."):  # texts name a run by its folder
+        folder = folder.resolve()
     recipe = _read(folder / "recipe.yaml", yaml.safe_load)
     config = _read(folder / "config.json", json.loads)
     metrics = _read(folder / "metrics.json", json.loads) if (folder / "metrics.json").exists() else {}

@@ -88,11 +88,21 @@ def data_limit(run: Run) -> str:
     return "The licence of the training images is not known here; they are not part of this repository."
 
 
+def slot_init(run: Run) -> str:
+    """How slots begin, "sampled" or "learned"."""
+    return (run.config.get("slot_config") or run.config).get("slot_init") or "sampled"
+
+
 def slot_limits(run: Run) -> list[str]:
     """What every model that splits scenes into slots cannot do."""
+    order = (
+        "slots start from learned vectors: each keeps to a part of the picture rather than to a kind of object."
+        if slot_init(run) == "learned"
+        else "slots have no order: which one an object gets changes from picture to picture."
+    )
     limits = [
         f"Every picture is split into {run.config.get('num_slots')} slots, whether it has as many objects or not, and "
-        "slots have no order: which one an object gets changes from picture to picture.",
+        + order,
         "Pictures that differ in style, size or number of objects from the training set are split by colour and place "
         "rather than by object.",
     ]

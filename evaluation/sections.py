@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.portable import last_part
+from training.portable import portable_path
 
 from . import figures
 from .report import Figures, Section, Table, Text, duration
@@ -68,10 +68,9 @@ def _has_dev(run: figures.Curve) -> bool:
 
 
 def settings_rows(run: Run) -> list[list[str]]:
-    """Group, name and value of every field of the recipe; of a path only the last part, which means something
-    elsewhere."""
+    """Group, name and value of every field of the recipe; of a path that leads elsewhere only the last part."""
     return [
-        [group, key, _shown(last_part(value))]
+        [group, key, _shown(portable_path(value))]
         for group in ("model", "data", "training")
         for key, value in (run.recipe.get(group) or {}).items()
     ]

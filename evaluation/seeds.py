@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from training.arguments import RunArguments
+
 from .runs import Run
 from .statistics import CONFIDENCE
 
@@ -34,6 +36,11 @@ class Spread:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * deviation / len(values) ** 0.5
         return cls(mean, mean - half, mean + half, deviation)
 
+    @property
+    def of_share(self) -> tuple[float, float]:
+        """The interval cut at 1, and at 0 unless the mean is below, as that of an index can be."""
+        return max(self.low, 0.0) if self.mean >= 0 else self.low, min(self.high, 1.0)
+
 
 def seed_groups(runs: list[Run]) -> list[list[int]]:
     """Positions of the runs whose recipes are the same but for seeds: groups of two or more, in the order given.
@@ -46,6 +53,8 @@ def seed_groups(runs: list[Run]) -> list[list[int]]:
         for group in ("model", "data", "training"):
             for key, value in (run.recipe.get(group) or {}).items():
                 (seeds if (group, key) in SEEDS else settings)[f"{group}.{key}"] = value
+        seed = seeds.setdefault("training.seed", RunArguments.seed)
+        seeds.setdefault("training.data_seed", seed)  # as `RunArguments` does
         groups[_text(settings)].setdefault(_text(seeds), position)
     return [list(group.values()) for group in groups.values() if len(group) > 1]
 

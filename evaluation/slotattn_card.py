@@ -15,6 +15,7 @@ from .scene_card import (
     data_sources,
     frechet_names,
     slot_fields,
+    slot_init,
     slot_limits,
     unmasked_data_sentence,
 )
@@ -72,8 +73,8 @@ def _sources(run: Run) -> list[str]:
 def _procedure(run: Run) -> str:
     every = (run.recipe.get("training") or {}).get("halve_lr_every")
     halved = f", halved every {every:,} steps" if every else ""
+    noise = " The noise of the slots is a function of seed, epoch and picture." if slot_init(run) == "sampled" else ""
     return (
         f"{unmasked_data_sentence(run)} Trained from random weights with {optimisation(run)}{halved}; the loss is the "
-        "squared error summed over the channels, mean over pixels and batch. The noise of sampled slots is a function "
-        "of seed, epoch and picture."
+        f"squared error summed over the channels, mean over pixels and batch.{noise}"
     )

@@ -8,7 +8,7 @@ from .card import CardContent, optimisation
 from .observations import points
 from .runs import Run
 from .text2math_observations import close_split
-from .text2math_report import MEASURES, PANELS, data_name, describe
+from .text2math_report import MEASURES, PANELS, beams_of, data_name, describe
 
 USAGE = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -88,9 +88,14 @@ def card_content(run: Run) -> CardContent:
 
 
 def _search(run: Run) -> str:
-    """By which search the programs behind the numbers were found; training evaluates with one beam."""
-    beams = run.evaluation.get("main_beams", 1)
-    return "greedy search" if beams == 1 else f"beam search with {beams} beams"
+    """By which search the programs behind the numbers were found."""
+    found: dict[int, list[str]] = {}
+    for split in run.metrics.get("metrics") or {}:
+        found.setdefault(beams_of(run, split), []).append(split)
+    names = {beams: "greedy search" if beams == 1 else f"beam search with {beams} beams" for beams in found}
+    if len(found) < 2:
+        return next(iter(names.values()), "greedy search")
+    return " and ".join(f"{names[beams]} ({', '.join(splits)})" for beams, splits in found.items())
 
 
 def _sources(run: Run) -> list[str]:

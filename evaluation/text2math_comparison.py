@@ -22,7 +22,7 @@ from .program_details import SPLIT_ORDER
 from .program_store import gold_name, read_entries, search_name
 from .report import Cell, percent
 from .runs import Run
-from .text2math_report import data_name
+from .text2math_report import beams_of, data_name
 
 HELD_OUT = {"dev": "Dev", "val": "Val", "test": "Test"}
 MEASURED = {
@@ -35,7 +35,11 @@ MEASURED = {
     "unseen_execution_accuracy": "novel to carved, execution",
 }
 COLUMNS = (
-    *(Column(f"{name} {title}", split, key) for split, name in HELD_OUT.items() for key, title in MEASURED.items()),
+    *(
+        Column(f"{name} {title}", split, key, basis=beams_of)
+        for split, name in HELD_OUT.items()
+        for key, title in MEASURED.items()
+    ),
     Column("Train exact match", "train", "exact_match", None),
 )
 
@@ -86,7 +90,7 @@ def sentences(runs: list[Run], tests: Tests) -> list[str]:
 def _choice(runs: list[Run], split: str) -> list[str]:
     """Which run the validation part would choose, where another split is reported."""
     values = [number_of(run, "val", "exact_match") for run in runs]
-    if split == "val" or None in values:
+    if split == "val" or None in values or len({beams_of(run, "val") for run in runs}) > 1:
         return []
     chosen = int(np.argmax(values))
     return [

@@ -186,6 +186,12 @@ def results_table(run: Run) -> Table:
     )
 
 
+def beams_of(run: Run, split: str) -> int:
+    """With how many beams the programs behind a split's numbers were found: one, which is greedy, where they are those
+    of training."""
+    return run.evaluation["main_beams"] if split in (run.evaluation.get("splits") or {}) else 1
+
+
 def _row(label: str, numbers: dict[str, Any], prefix: str) -> list[Any]:
     measured = [
         Cell(percent(numbers[f"{prefix}{key}"]), interval(numbers.get(f"{prefix}{key}_interval"))) for key in MEASURES

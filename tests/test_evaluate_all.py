@@ -11,6 +11,7 @@ from trained_text2math import make_run as make_text2math
 import evaluate_all
 from training.checkpoints import write_manifest
 from training.errors import RunError
+from training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,22 @@ def test_publishing_takes_numbers_and_no_pictures_and_no_weights(copy, tmp_path)
     figures = {f"figures/{name}.png" for name in ("curves", "confusion_matrix", "recall", "reliability")}
     assert published == {"README.md", "metrics.json", "history.csv", *figures}
     assert not re.search(r"galleries|report\.html", (target / "README.md").read_text())
+
+
+def test_two_runs_of_one_name_are_not_published_over_each_other(copy, tmp_path, capsys):
+    shutil.copytree(copy / "bn", copy / "bn_old")
+    runs, out = [str(copy / "bn"), str(copy / "bn_old")], tmp_path / "out"
+    assert evaluate_all.main([*runs, "--out", str(out), "--publish", str(tmp_path / "cards")]) == 1
+    assert "bn_old: not published" in capsys.readouterr().err
+    assert json.loads((out / "comparison.json").read_text())["metrics"].keys() == {"bn", "bn_old"}
+    assert (tmp_path / "cards" / "resnet-study-bn" / "README.md").is_file()
+
+
+def test_a_run_that_is_being_evaluated_is_not_evaluated_a_second_time(copy, capsys):
+    with RunFolder(copy / "bn").locked():
+        assert evaluate_all.main([str(copy / "bn")]) == 0  # up to date: nothing is written
+        assert evaluate_all.main([str(copy / "bn"), "--force"]) == 1
+    assert "another run or evaluation is writing to" in capsys.readouterr().err
 
 
 def test_publishing_a_study_gives_a_page_that_leads_to_the_cards(copy, tmp_path, capsys):

@@ -140,6 +140,22 @@ def test_batch_sizes_are_compared_within_a_norm(tmp_path):
     large = make(tmp_path, "bn128", predictions(0.9, 0.9), batch=128, norm="bn")
     said = observe([small, large])
     assert "bn: at batch 8 validation accuracy is" in said and "lower than at batch 128" in said
+    small.recipe["training"]["learning_rate"] = 0.01  # which follows the batch
+    assert "bn: at batch 8 validation accuracy is" in observe([small, large])
+    small.recipe["model"]["n"] = 9
+    assert "at batch 8" not in observe([small, large])
+
+
+def test_names_are_distinct_however_many_folders_it_takes(tmp_path):
+    runs = [make(tmp_path, name, predictions(0.9, 0.9)) for name in ("a/resnet/t1", "b/resnet/t1", "b/gn", "c/t2")]
+    assert comparison.labels_of(runs) == ["a/resnet/t1", "b/resnet/t1", "gn", "t2"]
+
+
+def test_other_numbers_of_drawn_pictures_are_other_data(tmp_path):
+    runs = [make(tmp_path, "a", predictions(0.9, 0.9)), make(tmp_path, "b", predictions(0.9, 0.5))]
+    assert comparison.are_comparable(runs)
+    runs[1].metrics["metrics"]["val"]["samples"] += 1
+    assert not comparison.are_comparable(runs)
 
 
 def test_settings_that_differ_and_no_others(tmp_path):

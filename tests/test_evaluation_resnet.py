@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor
 from data.birds import BirdsData, load_birds, pixels_of
 from evaluation import grad_cam
 from evaluation.resnet import Options, evaluate, load_model
+from evaluation.resnet_card import card_content
 from evaluation.resnet_report import save_galleries
 from evaluation.runs import RunError, load_run
 from models import ResNet6n2ForImageClassification
@@ -107,6 +108,15 @@ def test_fewer_than_five_is_said(evaluated):
 def test_the_hardest_images_come_worst_first(evaluated):
     losses = [item["loss"] for item in evaluated["pictures"]["hardest"]]
     assert len(losses) == 24 and losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("choice", [None, "load_best_model_at_end", "early_stopping_patience"])
+def test_the_card_says_what_validation_served_to_choose(copy, evaluated, choice):
+    run = load_run(copy)
+    run.metrics["metrics"] = evaluated["metrics"]
+    run.recipe["training"] = {**run.recipe.get("training", {}), **({choice: 3} if choice else {})}
+    said = " ".join(card_content(run).limits)
+    assert ("served to choose between epochs and recipes" in said) == bool(choice) and "served to choose" in said
 
 
 def damage(folder, change):

@@ -50,6 +50,11 @@ def test_a_damaged_file_is_named(tmp_path, file, content):
         runs.load_run(folder)
 
 
+def test_a_run_given_as_the_folder_one_is_in_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(a_run(tmp_path / "mine"))
+    assert runs.load_run(".").folder == tmp_path / "mine"
+
+
 def test_a_missing_file_is_named(tmp_path):
     folder = a_run(tmp_path / "a")
     (folder / "config.json").unlink()

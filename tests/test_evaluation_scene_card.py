@@ -21,6 +21,14 @@ def test_the_card_says_whose_the_data_are(tmp_path, path, kind, cited):
     assert "/data" not in data_sentence(scenes) and data_limit(scenes) == slot_limits(scenes)[-1]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_order_of_slots_is_that_of_their_beginning(tmp_path, nested):
+    for init, said in (("sampled", "slots have no order"), ("learned", "slots start from learned vectors")):
+        scenes = run(tmp_path)
+        scenes.config |= {"slot_config": {"slot_init": init}} if nested else {"slot_init": init}
+        assert said in slot_limits(scenes)[0]
+
+
 def test_how_sure_the_foreground_score_is_is_a_limit(tmp_path):
     numbers = {"val": {"samples": 1200, FOREGROUND: 0.7, f"{FOREGROUND}_interval": [0.68, 0.74]}}
     measured = run(tmp_path, numbers)

@@ -34,6 +34,16 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group(tmp_path):
 
 def test_the_same_run_done_twice_is_not_two_seeds(tmp_path):
     assert seed_groups(runs_with_seeds(tmp_path, [0, 0], ["bn", "bn"])) == []
+    runs = runs_with_seeds(tmp_path, [42, 1, 42], ["bn", "bn", "bn"])
+    del runs[2].recipe["training"]["seed"]  # which is 42 then
+    assert seed_groups(runs) == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds"), [([0.9, 0.99], (0.3731, 1.0)), ([0.01, 0.2], (0.0, 1.0)), ([-0.1, 0.0], (-0.6853, 0.5853))]
+)
+def test_the_interval_of_a_share_ends_where_shares_do(values, bounds):
+    assert Spread.of(values).of_share == pytest.approx(bounds, abs=1e-3)
 
 
 def test_a_group_has_a_row_of_means_below_the_runs(tmp_path):

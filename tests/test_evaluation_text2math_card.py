@@ -54,6 +54,9 @@ def test_the_card_says_by_which_search_its_numbers_are(trained, tmp_path):
     )
     folder = shutil.copytree(trained, tmp_path / "copy")
     content = json.loads((folder / "metrics.json").read_text())
+    (part := dict(content["evaluation"]))["splits"] = {"test": {}}  # the others' numbers are then training's
+    (folder / "metrics.json").write_text(json.dumps({**content, "evaluation": content["evaluation"] | part}))
+    assert "those of greedy search (train, val) and beam search with 10 beams (test)." in write_card(folder).read_text()
     del content["evaluation"]
     (folder / "metrics.json").write_text(json.dumps(content))
     assert "The numbers above are those of greedy search." in write_card(folder).read_text()

@@ -57,6 +57,16 @@ def test_other_problems_or_other_beams_are_not_paired(runs):
     assert comparison.paired_tests(runs) == {}
 
 
+def test_numbers_of_beam_search_and_greedy_ones_are_not_ranked_together(runs, tmp_path):
+    def bold() -> bool:
+        table = comparison.results_table(runs, tmp_path)
+        return any(row[table.columns.index("Val exact match")].best for row in table.cells())
+
+    assert bold()
+    del runs[1].evaluation["splits"]["val"]  # its numbers are then those of training
+    assert not bold()
+
+
 def test_the_lookup_is_named_with_who_passes_it(runs):
     for run, value in zip(runs, (0.99, 0.5), strict=True):
         run.metrics["metrics"]["val"] |= {"exact_match": value, "lookup_exact_match": 0.75}

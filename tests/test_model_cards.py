@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 import models
+from evaluation.card import COUNTS
 
 CARDS = Path(__file__).resolve().parent.parent / "model_cards"
 CHECKPOINTS = sorted(path.parent for path in CARDS.glob("*/model.safetensors"))
@@ -35,6 +36,15 @@ def test_the_card_of_a_checkpoint_loads_it_in_the_way_it_says(folder, monkeypatc
     names: dict = {}
     exec("\n".join(loading), names)  # a snippet of this repository; the rest of it wants the user's picture
     assert type(names["model"]).__name__ in json.loads((folder / "config.json").read_text())["architectures"]
+
+
+@pytest.mark.parametrize("folder", [f for f in PUBLISHED if (f / "metrics.json").is_file()], ids=lambda f: f.name)
+def test_a_card_says_of_how_many_samples_its_numbers_are(folder):
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+    for split, numbers in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["metrics"].items():
+        for key, title in COUNTS.items():
+            assert key not in numbers or f" {numbers[key]:,} " in rows[title], (split, title)
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)

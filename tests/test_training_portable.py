@@ -1,6 +1,6 @@
 import pytest
 
-from training.portable import last_part, portable_command
+from training.portable import last_part, portable_command, portable_path
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from training.portable import last_part, portable_command
 )
 def test_of_a_path_the_last_part(value, shown):
     assert last_part(value) == shown
+    inside = isinstance(value, str) and value.startswith("recipes/")
+    assert portable_path(value) == (value if inside else shown)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,14 @@ def last_part(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
+def portable_path(value: Any) -> Any:
+    """Of a path that leads out of the working directory (`/...`, `~...`, `../...`) the last part; anything else as it
+    is: "/data/birds6.tar" -> "birds6.tar", and "recipes/vae/tiny.yaml" stays."""
+    return last_part(value) if isinstance(value, str) and value.startswith(("/", "~", "../")) else value
+
+
 def portable_command(words: Sequence[str]) -> str:
-    """A command line whose paths mean something elsewhere: of those that lead out of the working directory (`/...`,
-    `~...`, `../...`) only the last part.
+    """A command line whose paths mean something elsewhere, see [`portable_path`].
 
     Args:
         words: of the command, not quoted; the program is the first.
@@ -25,4 +30,4 @@ def portable_command(words: Sequence[str]) -> str:
 
 def _inside(word: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{last_part(value)}" if value.startswith(("/", "~", "../")) else word
+    return f"{option}{equals}{portable_path(value)}"
