@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scene_files import caches
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -48,10 +49,6 @@ def fields(folder, tmp_path):
         return MathQAData(**{"path": str(folder), "cache_dir": str(tmp_path / "cache"), **changes})
 
     return make
-
-
-def caches(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").glob("*") if path.suffix != ".lock")
 
 
 def error_of(*arguments, **options):
