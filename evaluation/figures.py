@@ -102,20 +102,24 @@ def series(history: pd.DataFrame, split: str, metric: str) -> tuple[np.ndarray, 
 
 
 def curves(runs: list[Curve], panels: Panels = PANELS) -> Figure:
-    """The curves of all runs in one figure: a panel each and the key, in rows of three."""
-    rows = -(-(len(panels) + 1) // 3)
+    """The curves of all runs in one figure: a panel each and the key, in rows of three; a key that has a row to itself
+    makes it no higher than it needs."""
+    rows, key = -(-(len(panels) + 1) // 3), _key(runs)
+    heights = [1.0] * rows
+    if len(panels) % 3 == 0:
+        heights[-1] = min(1.0, 0.1 * len(key))
     names = _room_for_names(runs)
     panel = 3.0  # inches, as are these: ticks stand left of a panel, names right of it
     width = 3 * (TICKS + panel + names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, 3.6 * rows))
-        axes = figure.subplots(rows, 3, squeeze=False).ravel()
-        edge = 0.05 if rows > 1 else 0.09
+        figure = Figure(figsize=(width, 3.6 * sum(heights)))
+        axes = figure.subplots(rows, 3, squeeze=False, height_ratios=heights).ravel()
+        edge = 0.1 / sum(heights) if rows > 1 else 0.09
         figure.subplots_adjust(left=TICKS / width, right=1 - names / width, top=1 - edge, bottom=1.4 * edge)
         figure.subplots_adjust(wspace=(TICKS + names) / panel, hspace=0.32)
         for axis, (metric, title) in zip(axes, panels, strict=False):
             _draw_curves(axis, runs, metric, title)
-        _draw_key(axes[len(panels)], runs)
+        _draw_key(axes[len(panels)], key, min(0.1, 0.93 / len(key)) / heights[-1])
         for axis in axes[len(panels) + 1 :]:
             axis.axis("off")
     return figure
@@ -215,13 +219,18 @@ def spread(wanted: list[float], gap: float) -> list[float]:
     return (np.clip(level, 0, 1 - offsets[-1]) + offsets).tolist()
 
 
-def _draw_key(axis: Axes, runs: list[Curve]) -> None:
-    axis.axis("off")
+def _key(runs: list[Curve]) -> list[tuple[str, str, str]]:
+    """Label, colour and dashes of what the curves' key has."""
     rows = [(run.label, run.colour, "-") for run in runs] if len(runs) > 1 else []
     splits = [split for split in SPLIT_DASHES if split != "dev" or any("dev" in set(r.history["split"]) for r in runs)]
-    rows += [(split, INK, SPLIT_DASHES[split]) for split in splits]
+    return rows + [(split, INK, SPLIT_DASHES[split]) for split in splits]
+
+
+def _draw_key(axis: Axes, rows: list[tuple[str, str, str]], step: float) -> None:
+    """One below the other, `step` apart, which is a share of the axis' height."""
+    axis.axis("off")
     for i, (label, colour, dashes) in enumerate(rows):
-        y = 0.93 - i * min(0.1, 0.93 / len(rows))
+        y = 0.93 - i * step
         axis.plot([0.04, 0.16], [y, y], color=colour, linestyle=dashes, transform=axis.transAxes)
         axis.text(0.2, y, label, transform=axis.transAxes, va="center", color=INK)
 

@@ -38,6 +38,19 @@ def test_every_variant_has_its_own_colour_in_every_figure():
     assert figures.colours_for([f"{i}" for i in range(9)], seeds) == [figures.VARIANT_COLOURS[norm] for norm in seeds]
 
 
+def test_a_key_with_a_row_to_itself_is_no_higher_than_it_needs():
+    runs = [figures.Curve(f"seed{i}", "blue", history([0.1, 0.4])) for i in range(3)]
+    three = [("loss", "Loss"), ("accuracy", "Accuracy"), ("f1_macro", "F1")]
+    alone, beside = (figures.curves(runs, panels) for panels in (three, [*three, ("error", "Error")]))
+    assert alone.get_figheight() < 0.8 * beside.get_figheight()
+    for figure, key in ((alone, alone.axes[3]), (beside, beside.axes[4])):
+        figure.canvas.draw()
+        heights = [line.get_ydata()[0] for line in key.lines]
+        assert len(heights) == 5 and 0 < min(heights) < max(heights) < 1
+        gaps = -np.diff(heights) * key.get_window_extent().height / figure.dpi
+        assert gaps.min() > 0.2  # inches: a line of text and more
+
+
 def test_curves_of_seven_variants_show_train_dashed_and_val_solid():
     runs = [
         figures.Curve(v, c, history([0.1, 0.4])) for v, c in zip(VARIANTS, figures.colours_for(VARIANTS), strict=True)
