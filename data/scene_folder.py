@@ -69,9 +69,9 @@ def _classify(path: Path) -> tuple[str, str | None, str]:
 
 def _refuse_loose(root: Path, paths: list[Path]) -> None:
     """Where folders say which files are pictures, others are none for sure: label maps, by another name than masks."""
-    said = [path for path in paths if any(folder.casefold() in _ROLES for folder in path.parts[:-1])]
-    loose = [path for path in paths if path not in set(said) and _classify(path)[0] == "image"]
-    if loose and any(_classify(path)[0] == "image" for path in said):
+    pictures = [path for path in paths if _classify(path)[0] == "image"]
+    loose = [path for path in pictures if not any(folder.casefold() in _ROLES for folder in path.parts[:-1])]
+    if 0 < len(loose) < len(pictures):
         raise DataError(
             f"{root}: {len(loose)} pictures lie outside the folders called images, such as {loose[0].as_posix()}: call "
             "their folder masks where they are masks, or move them away"
