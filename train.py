@@ -23,6 +23,7 @@ from training.dry_run import measure
 from training.errors import RunError, Terminated
 from training.recipe import Recipe, apply_overrides, load_recipe, study_recipes
 from training.run import build_trainer, check_settings, execute
+from training.run_folder import RunFolder
 from training.tasks import TASKS, Task, task_class
 
 WAITED_FOR = timedelta(hours=6)
@@ -81,7 +82,8 @@ def build_task(recipe: Recipe, overrides: list[str]) -> Task:
 def train_one(task: Task, options: argparse.Namespace, overwrite: bool) -> None:
     """Train (or cost) one experiment, the runs that it starts from first, then write its card."""
     folder = options.runs / task.family / task.recipe.name
-    for recipe in task.prerequisites(options.runs):
+    done = RunFolder(folder).finished and not overwrite and not options.dry_run
+    for recipe in [] if done else task.prerequisites(options.runs):
         say(f"{task.recipe.name} starts from {recipe.model_family}/{recipe.name}")
         try:
             train_one(build_task(recipe, []), options, overwrite=False)

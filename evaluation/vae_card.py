@@ -28,7 +28,7 @@ MEASURES = {
 }
 BESIDE = {
     "perplexity": "Perplexity of the codes",
-    "loss": "Loss (reconstruction and commitment)",
+    "loss": "Loss (as in training)",
     **frechet_names("reconstructions"),
 }
 SOURCES = [

@@ -145,7 +145,7 @@ def _results(run: Run) -> Table:
         "95 % intervals by bootstrap over pictures. PSNR: per picture and then averaged, images in [0, 1]. Explained: "
         "share of the variance of the colours, 1 less the squared error over the squared distance from the mean "
         "colour. MSE: summed over an image. Codes in use and perplexity: of all positions of the split together. Loss: "
-        "as in training, reconstruction and commitment.",
+        "as in training, reconstruction and commitment, and that of the codes where they are no moving averages.",
     )
 
 

@@ -1,11 +1,13 @@
 """Schedulers that a user brings to sampling, with diffusers' interface: do they fit the model, and fresh copies."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+SEEN = 0.02  # share of the picture at the first timestep beyond which a warning is due
 ROUNDING = 1e-3  # relative, of alphas_cumprod: diffusers multiplies a thousand numbers in fp32
 
 
@@ -65,4 +67,33 @@ def afresh(scheduler: Any, device: torch.device) -> Any:
     return copy.deepcopy(scheduler)
 
 
-__all__ = ["afresh", "check_chain", "check_instance", "takes_generators"]
+def check_timesteps(scheduler: Any) -> None:
+    """ValueError where more steps were asked for than the scheduler finds timesteps, as some of diffusers' do at T.
+
+    Those of second order have each timestep twice.
+    """
+    timesteps = torch.as_tensor(scheduler.timesteps).tolist()
+    if len(set(timesteps)) < len(timesteps) / 2:
+        raise ValueError(
+            f"num_inference_steps={len(timesteps)} is more than this {type(scheduler).__name__} finds timesteps for: "
+            f"it must be from 1 to {scheduler.config.num_train_timesteps - 1}"
+        )
+
+
+def warn_of_late_start(scheduler: Any, own: Any) -> None:
+    """A warning where sampling from noise alone begins at a timestep at which training still saw much of the picture.
+
+    With the spacing "leading" the first of n timesteps is about (n - 1) floor(T / n), which may be far from T.
+    """
+    signal = own.alphas_cumprod.sqrt()  # [T]
+    first = min(max(round(float(scheduler.timesteps[0])), 0), len(signal) - 1)
+    if signal[first] > 2 * signal[-1] + SEEN:
+        warnings.warn(
+            f"sampling begins at timestep {first} of {len(signal)}, at which training saw {signal[first]:.0%} of the "
+            "picture, but here is noise alone: take another num_inference_steps, or a scheduler with "
+            "timestep_spacing='trailing'",
+            stacklevel=4,
+        )
+
+
+__all__ = ["afresh", "check_chain", "check_instance", "check_timesteps", "takes_generators", "warn_of_late_start"]

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -25,6 +24,7 @@ from transformers.modeling_outputs import (
 
 from .configuration_resnet import ResNet6n2Config
 from .normalization import BatchInstanceNorm2d, build_norm
+from .stored_weights import CheckedPreTrainedModel
 
 
 class ResNet6n2ConvLayer(nn.Module):
@@ -77,7 +77,7 @@ class ResNet6n2Block(GradientCheckpointingLayer):
         return F.relu(self.layer2(hidden) + residual)
 
 
-class ResNet6n2PreTrainedModel(PreTrainedModel):
+class ResNet6n2PreTrainedModel(CheckedPreTrainedModel):
     """Initialisation, loading and saving, and what a trainer asks of every member of the family."""
 
     config: ResNet6n2Config

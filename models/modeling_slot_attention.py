@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_slot_attention import SlotAttentionConfig
 from .slot_attention import SlotAttention, initialize_weights
 from .slot_decoders import DecodedSlots, SpatialBroadcastDecoder
 from .slot_encoders import SlotImageEncoder
+from .stored_weights import CheckedPreTrainedModel
 
 
 @dataclass
@@ -55,7 +55,7 @@ class SlotAttentionAutoencoderOutput(ModelOutput):
     contents: Tensor | None = None
 
 
-class SlotAttentionPreTrainedModel(PreTrainedModel):
+class SlotAttentionPreTrainedModel(CheckedPreTrainedModel):
     """Initialisation, loading and saving, and what a trainer asks of every member of the family."""
 
     config: SlotAttentionConfig

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_slot_diffusion import SlotDiffusionConfig
@@ -24,6 +23,7 @@ from .modeling_slot_attention import SlotAttentionModel
 from .modeling_slot_unet import SlotUNetCache, SlotUNetModel
 from .scheduling_ddpm import LatentDDPMScheduler
 from .slot_diffusion_vae import build_vae, check_finite, config_of_vae, load_vae
+from .stored_weights import CheckedPreTrainedModel
 
 VAE_PREFIX = "vae."
 
@@ -68,7 +68,7 @@ class SlotDiffusionOutput(ModelOutput):
     masks: Tensor | None = None
 
 
-class SlotDiffusionModel(PreTrainedModel):
+class SlotDiffusionModel(CheckedPreTrainedModel):
     """Slot encoder, UNet and frozen autoencoder; sampling is in [`SlotDiffusionPipeline`].
 
     The autoencoder is part of the checkpoint. It is never trained and always in eval mode, and a checkpoint that lacks

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -20,6 +19,7 @@ from .slot_unet_blocks import (
     block_table,
     starting_at_zero,
 )
+from .stored_weights import CheckedPreTrainedModel
 
 
 @dataclass
@@ -38,7 +38,7 @@ class SlotUNetCache:
     time: list[Tensor]  # for each block that takes the time: its projection [S, out_channels]
 
 
-class SlotUNetModel(PreTrainedModel):
+class SlotUNetModel(CheckedPreTrainedModel):
     """Denoises latents [B, 3, h, w] at timestep t given slots [B, K, 192]; h and w divisible by 8.
 
     The blocks are in `blocks`, by their names in figure 5 (R1, T1, D1, …); `block_table()` lists them.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertModel, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import BertModel, GenerationConfig, GenerationMixin
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
@@ -19,6 +19,7 @@ from .beam_search import BeamSearchOutput, beam_search
 from .configuration_text2math import Text2MathConfig
 from .pretrained_bert import digit_ids, load_bert
 from .program_constraint import ProgramConstraint
+from .stored_weights import CheckedPreTrainedModel
 from .text2math_decoder import Memory, ProgramDecoder, State
 from .text2math_encoder import BertProblemEncoder, LSTMProblemEncoder, checked_mask
 from .text2math_numbers import NumberTokens
@@ -28,7 +29,7 @@ from .text2math_outputs import Text2MathGenerateOutput, Text2MathOutput
 IGNORED = -100  # a label that does not count
 
 
-class Text2MathPreTrainedModel(PreTrainedModel):
+class Text2MathPreTrainedModel(CheckedPreTrainedModel):
     """Initialisation, loading and saving, and what a trainer asks of every member of the family."""
 
     config: Text2MathConfig

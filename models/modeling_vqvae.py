@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_vqvae import VQVAEConfig
 from .group_norm import FastGroupNorm
+from .stored_weights import CheckedPreTrainedModel
 from .vector_quantizer import Codebook, VectorQuantizer
 from .vqvae_checkpoint import load_course_checkpoint, plain_state_dict
 from .vqvae_layers import VQVAEDecoder, VQVAEEncoder
@@ -52,7 +52,7 @@ class VQVAEOutput(ModelOutput):
     codebook_use: Tensor | None = None
 
 
-class VQVAEModel(PreTrainedModel):
+class VQVAEModel(CheckedPreTrainedModel):
     """Encoder, codebook and decoder; `VQVAEModel()` is the coursework's.
 
     Example:

@@ -5,7 +5,8 @@ DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095) are diffusers' and take fewer st
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,25 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import BitImageProcessor
-from transformers.utils import ModelOutput
+from transformers.utils import IMAGE_PROCESSOR_NAME, ModelOutput, cached_file
 
 from .configuration_slot_diffusion import SlotDiffusionConfig
 from .field_checks import is_integer
-from .foreign_schedulers import afresh, check_chain, check_instance, takes_generators
+from .foreign_schedulers import (
+    afresh,
+    check_chain,
+    check_instance,
+    check_timesteps,
+    takes_generators,
+    warn_of_late_start,
+)
 from .modeling_slot_diffusion import SlotDiffusionModel, load_reports_withheld
 
 DEFAULT_STEPS = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
 OUTPUT_TYPES = ("pt", "pil")
 LATENT_STREAM, SLOT_STREAM = 1, 2  # what a sample's noise is for
 MAX_SEED, MAX_SAMPLE_ID = 2**63, 2**40
+HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
 LARGEST_PIXEL = 1.01  # of an image in [-1, 1]: resizing and half precision may overshoot a little
 
 
@@ -77,12 +86,13 @@ class SlotDiffusionPipeline:
         """Model and image processor of a run folder.
 
         `kwargs` go to `SlotDiffusionModel.from_pretrained` (such as `dtype`), whose errors see; besides,
-        FileNotFoundError where there is no such folder, ValueError where it holds another model, or any of the weights
-        is missing or of another shape. Convolutions are laid out channels_last, which is the faster format.
+        FileNotFoundError where there is no such folder and the Hub gives none of this name, ValueError where it holds
+        another model, or any of the weights is missing or of another shape. Convolutions are laid out channels_last,
+        which is the faster format.
         """
         _check_folder(folder, kwargs.get("subfolder") or "")
         options = {**kwargs, "ignore_mismatched_sizes": False, "output_loading_info": True}
-        with load_reports_withheld() as release:
+        with load_reports_withheld() as release, _naming_what_is_nowhere(folder):
             model, info = SlotDiffusionModel.from_pretrained(folder, **options)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
@@ -91,8 +101,9 @@ class SlotDiffusionPipeline:
             )
         release()
         model = model.to(memory_format=torch.channels_last)
-        own = (Path(folder) / "preprocessor_config.json").is_file()
-        return cls(model, BitImageProcessor.from_pretrained(folder) if own else None)
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        own = cached_file(folder, IMAGE_PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        return cls(model, None if own is None else BitImageProcessor.from_pretrained(folder, **hub))
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +140,8 @@ class SlotDiffusionPipeline:
             seed: of all noise, in [0, 2^63), default 0; a generator gives one by one draw.
             sample_ids: N integers in [0, 2^40), default 0, 1, …; samples of the same id get the same noise.
             num_inference_steps: from 1 to T, for `"dpmsolver++"` to T - 1. Default: 1000, 50 and 20 in the order of
-                `scheduler`'s names (the most where that is less); of an instance those that it is set to.
+                `scheduler`'s names (the most where that is less); of an instance those that it is set to. A
+                warning says so where they begin far from the chain's end.
             scheduler: `"ddpm"` (ancestral, ours, the default), `"ddim"` or `"dpmsolver++"` (diffusers', with our
                 chain), or any scheduler with diffusers' interface and the model's chain; an instance is left as it is.
             batch_size: samples denoised at a time, at least 1.
@@ -156,6 +168,8 @@ class SlotDiffusionPipeline:
 
         # 2. the timesteps
         prepared = self._prepared("ddpm" if scheduler is None else scheduler, num_inference_steps)
+        if latents is None:
+            warn_of_late_start(prepared, self.model.scheduler())
 
         # 3. batch after batch
         parts: list[tuple[Tensor | None, ...]] = []
@@ -264,6 +278,7 @@ class SlotDiffusionPipeline:
                 chosen.register_to_config(clip_sample=own.config.clip_sample)
         if steps is not None:
             chosen.set_timesteps(steps, device=self.device)
+        check_timesteps(chosen)
         return chosen
 
     def _denoise(
@@ -304,6 +319,21 @@ def _check_folder(name: str | Path, subfolder: str) -> None:
     kind = SlotDiffusionConfig.get_config_dict(folder)[0].get("model_type")
     if kind != SlotDiffusionConfig.model_type:
         raise ValueError(f"{folder} holds a model of type {kind!r}, not {SlotDiffusionConfig.model_type!r}")
+
+
+@contextmanager
+def _naming_what_is_nowhere(name: str | Path) -> Iterator[None]:
+    """FileNotFoundError in one line where `name` is no folder here and the Hub does not give it either."""
+    try:
+        yield
+    except OSError as error:
+        if Path(name).is_dir():
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{name} is not a folder that exists, nor is it to be had from the Hub ({reason[:200]}); give a run of the "
+            "family slotdiff"
+        ) from error
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:

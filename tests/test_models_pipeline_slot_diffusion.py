@@ -1,6 +1,7 @@
 """Sampling of slot diffusion: against the papers' equations written out, other schedulers driven by hand, bad input."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -337,6 +338,33 @@ def test_from_a_run_folder(tmp_path):
     torch.testing.assert_close(made.latents, expected, rtol=0.1, atol=0.3)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(pipeline(**options).latents, expected, rtol=0.1, atol=0.3)
+
+
+def test_from_a_subfolder_comes_its_own_processor(tmp_path):
+    build().save_pretrained(tmp_path / "sub")
+    BitImageProcessor(size={"shortest_edge": 20}).save_pretrained(tmp_path / "sub")
+    pipeline = SlotDiffusionPipeline.from_pretrained(tmp_path, subfolder="sub")
+    assert pipeline.processor.size["shortest_edge"] == 20
+    pipeline = SlotDiffusionPipeline.from_pretrained(str(tmp_path / "sub"), local_files_only=True)
+    assert pipeline.processor.size["shortest_edge"] == 20
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "warned"), [("ddim", 50, False), ("ddim", 501, True), ("dpmsolver++", 20, False)]
+)
+def test_a_start_far_from_the_chains_end_is_warned_of(scheduler, steps, warned):
+    """`ddim` in 501 steps begins at t = 500, where abar still is 0.22 squared."""
+    pipeline = SlotDiffusionPipeline(build(num_train_timesteps=1000))
+    pipeline.model.unet.forward = lambda latents, *_, **__: (torch.zeros_like(latents),)
+    options = {"scheduler": scheduler, "num_inference_steps": steps, **QUIET}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pipeline(slots_for(1), **options)
+        pipeline(slots_for(1), latents=torch.zeros(1, 3, 4, 4), **options)  # as somebody wants it
+    told = [str(entry.message) for entry in told if "sampling begins" in str(entry.message)]
+    assert len(told) == int(warned)
+    if warned:
+        assert "timestep 500 of 1000, at which training saw 22% of the picture" in told[0]
 
 
 def test_slots_of_any_kind_of_numbers(short):

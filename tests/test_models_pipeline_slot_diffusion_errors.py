@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from small_slot_diffusion import build, images, slots_for
 
 from models import SlotDiffusionPipeline
@@ -83,6 +83,14 @@ def test_bad_input_is_one_clear_error(short, arguments, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_an_instance_that_has_no_timesteps_for_so_many_steps_is_told_before_it_samples(short, kind):
+    scheduler = kind.from_config(short.model.scheduler().config)
+    with pytest.raises(ValueError, match=rf"num_inference_steps=30 .* {kind.__name__} .* from 1 to 29"):
+        short(slots_for(1), scheduler=scheduler, num_inference_steps=30, **QUIET)
+    short(slots_for(1), scheduler=scheduler, num_inference_steps=29, **QUIET)
+
+
 def test_damaged_weights_are_named():
     model = build()
     with torch.no_grad():
@@ -107,4 +115,11 @@ def test_a_folder_without_such_a_model_is_told_as_such(tmp_path, config, error, 
         (folder / "config.json").write_text(config)
     with pytest.raises(error, match=f"{folder} {message}") as caught:
         SlotDiffusionPipeline.from_pretrained(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub_is_told_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^out/plain64 is not a folder that exists, nor .* the Hub") as caught:
+        SlotDiffusionPipeline.from_pretrained("out/plain64", local_files_only=True)
     assert len(str(caught.value).splitlines()) == 1

@@ -105,7 +105,7 @@ def test_loads_where_the_project_is_not_importable_and_its_code_is_trusted(tmp_p
 def test_the_saved_folder_holds_the_code_and_nothing_of_this_machine(tmp_path):
     build().save_pretrained(tmp_path)
     code = {f"{name}.py" for name in ("configuration_resnet", "field_checks", "modeling_resnet", "normalization")}
-    code.add("normalization_passes.py")
+    code |= {"normalization_passes.py", "stored_weights.py"}
     assert {path.name for path in tmp_path.glob("*.py")} == code
     for name in code:
         assert (tmp_path / name).read_text() == (ROOT / "models" / name).read_text()

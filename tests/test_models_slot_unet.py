@@ -384,7 +384,7 @@ def test_save_and_load(tmp_path):
         torch.testing.assert_close(loaded(sample, 5, slots).sample, model(sample, 5, slots).sample)
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
     siblings = {"configuration_slot_unet", "modeling_slot_unet", "slot_unet_blocks", "field_checks"}
-    siblings |= {"group_norm", "normalization", "normalization_passes"}
+    siblings |= {"stored_weights", "group_norm", "normalization", "normalization_passes"}
     assert {path.stem for path in tmp_path.glob("*.py")} == siblings
 
 

@@ -15,6 +15,7 @@ CODE = {
     "program_constraint.py",
     "program_operations.py",
     "programs.py",
+    "stored_weights.py",
     "text2math_decoder.py",
     "text2math_encoder.py",
     "text2math_numbers.py",

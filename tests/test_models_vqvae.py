@@ -145,7 +145,7 @@ def test_save_and_load(tmp_path):
     assert type(loaded) is VQVAEModel and loaded.config.widths == [8, 8, 16]
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
     siblings = {"configuration_vqvae", "modeling_vqvae", "vector_quantizer", "vqvae_checkpoint", "vqvae_layers"}
-    siblings |= {"field_checks", "group_norm", "normalization", "normalization_passes"}
+    siblings |= {"field_checks", "stored_weights", "group_norm", "normalization", "normalization_passes"}
     assert {path.stem for path in tmp_path.glob("*.py")} == siblings
 
 

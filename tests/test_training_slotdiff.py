@@ -29,7 +29,7 @@ from tests.small_scenes import (
 )
 from tests.two_processes import train_on_two
 from training.diffusion_noise import diffusion_draws
-from training.errors import RunError
+from training.errors import CheckpointError, RunError
 from training.recipe import load_recipe
 from training.run import build_trainer, execute
 from training.slot_noise import EVALUATION_STREAM, slot_noise
@@ -67,24 +67,39 @@ def run(cache, vae, tmp_path_factory):
 # ---- Training ----
 
 
-def test_a_resumed_run_with_dropout_and_average_equals_the_uninterrupted_one(task, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    pass
 
+
+def kill_after_a_checkpoint(task, folder: Path, monkeypatch) -> None:
+    """Execute a task until its first checkpoint is there."""
     original = FamilyTrainer._save_checkpoint
 
     def save_then_die(self, model, trial):
         original(self, model, trial)
         raise Killed
 
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
+        execute(task, folder)
+
+
+def test_a_resumed_run_with_dropout_and_average_equals_the_uninterrupted_one(task, tmp_path, monkeypatch):
     made = partial(task, {"unet_config": {**UNET, "dropout": 0.1}}, ema_decay=0.9, scale_latents=True, save_steps=4)
     execute(made(), tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):  # in the second epoch
-        patch.setattr(FamilyTrainer, "_save_checkpoint", save_then_die)
-        execute(made(), tmp_path / "parts")
+    kill_after_a_checkpoint(made(), tmp_path / "parts", monkeypatch)  # in the second epoch
     torch.rand(3)
     execute(made(), tmp_path / "parts")
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_no_run_goes_on_with_another_autoencoder_than_it_began_with(cache, vae, tmp_path, monkeypatch):
+    shutil.copytree(vae, tmp_path / "vae")
+    kill_after_a_checkpoint(slotdiff_task(cache, tmp_path / "vae"), tmp_path / "run", monkeypatch)
+    shutil.rmtree(tmp_path / "vae")
+    execute(vae_task(cache, save_strategy="no", num_train_epochs=1, seed=5), tmp_path / "vae")
+    with pytest.raises(CheckpointError, match="checkpoint-2 was made with another autoencoder than"):
+        execute(slotdiff_task(cache, tmp_path / "vae"), tmp_path / "run")
 
 
 def test_accumulated_gradients_are_those_of_the_large_batch(task, tmp_path):
@@ -321,6 +336,10 @@ def test_the_autoencoder_is_trained_first_and_once_and_two_processes_give_what_o
     call = ["--recipe", str(recipe), "--per_device_eval_batch_size", "3"]
     assert train.main([*call, "--runs", str(tmp_path / "one")]) == 0, capsys.readouterr().err
     assert train.build_task(load_recipe(recipe), []).prerequisites(tmp_path / "one") == []
+    (tmp_path / "one/vae").rename(tmp_path / "elsewhere")  # it is in the finished run, and not trained again for it
+    assert train.main([*call, "--runs", str(tmp_path / "one")]) == 0, capsys.readouterr().err
+    assert "has finished before" in capsys.readouterr().out and not (tmp_path / "one/vae").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "one/vae")
     assert len(train.build_task(load_recipe(recipe), []).prerequisites(tmp_path / "two")) == 1
     assert train.main([*call, "--runs", str(tmp_path / "one"), "--name", "other", "--num_train", "20"]) == 2
     error = capsys.readouterr().err

@@ -7,7 +7,6 @@ and never a silently wrong model.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -16,16 +15,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from models.stored_weights import MANIFEST, problem_of, sha256_of
 from training.errors import CheckpointError
 
-MANIFEST = "manifest.json"
 STAGING_PREFIX = ".staging-"
 PREFIX = "checkpoint-"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:
@@ -42,38 +36,13 @@ def write_manifest(folder: Path, files: list[Path] | None = None) -> None:
     entries = {}
     for path in sorted(files):
         fsync(path)
-        entries[path.relative_to(folder).as_posix()] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        entries[path.relative_to(folder).as_posix()] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = folder / MANIFEST
     temporary = folder / f".{MANIFEST}.part"
     temporary.write_text(json.dumps({"version": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
     fsync(temporary)
     temporary.replace(manifest)
     fsync(folder)
-
-
-def problem_of(folder: str | os.PathLike) -> str | None:
-    """Why `folder` is not what was written to it, in a few words; None if every file agrees with the manifest."""
-    folder = Path(folder)
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        entries = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is damaged"
-    if not entries:
-        return f"{MANIFEST} names no file"
-    for name, size, sha256 in entries:
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return f"{MANIFEST} names a file outside the folder: {name}"
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _sha256(path) != sha256:
-            return f"{name} is damaged (its sha256 differs)"
-    return None
 
 
 def verify(folder: str | os.PathLike) -> None:

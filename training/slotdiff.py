@@ -14,7 +14,8 @@ from transformers import BitImageProcessor, PreTrainedModel
 from models import SlotDiffusionConfig, SlotDiffusionModel, SlotDiffusionOutput, SlotDiffusionPipeline, VQVAEConfig
 from training.autoencoder import autoencoder_config, load_autoencoder
 from training.diffusion_noise import diffusion_draws
-from training.errors import RunError
+from training.digests import weights_digest
+from training.errors import CheckpointError, RunError
 from training.latent_cache import LatentCache
 from training.recipe import Recipe, load_recipe
 from training.run_folder import RunFolder
@@ -43,6 +44,12 @@ class SlotDiffusionArguments(SegmentationArguments):
     vae_recipe: str | None = None
     cache_latents: bool = True
     scale_latents: bool = False
+
+
+def _seen_from_here(name: str) -> Path:
+    """The path that a recipe names: relative to the working directory or else, if it is there, to the project."""
+    path = Path(name).expanduser()
+    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
 
 
 class ZeroLatents:
@@ -93,6 +100,16 @@ class SlotDiffusionTrainer(SceneTrainer):
 
     sheet_title = "image, true masks, predicted masks, sample from the slots"
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        vae = self.accelerator.unwrap_model(self.model).vae
+        named = weights_digest(vae)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if weights_digest(vae) != named:  # the latents in the cache are of the one that is named
+            raise CheckpointError(
+                f"{resume_from_checkpoint} was made with another autoencoder than the one that is now where the recipe "
+                "names it: put the old one back, or take another --name"
+            )
+
     def losses_of(self, output: SlotDiffusionOutput, inputs: dict[str, Any]) -> Tensor:
         return output.losses
 
@@ -141,8 +158,8 @@ class SlotDiffusionTask(SegmentationTask):
                 f"{source}: no autoencoder is named; set model.vae (a run folder of the family vae, or the course's "
                 "vae_checkpoint.pth) or training.vae_recipe (such as recipes/vae/plain64.yaml)"
             )
-        path = next((p for p in (Path(named), ROOT / named) if p.is_file()), None)
-        if path is None:
+        path = _seen_from_here(named)
+        if not path.is_file():
             raise RunError(f"{source}: training.vae_recipe names {named}, which is not there")
         recipe = load_recipe(path)
         if recipe.model_family != "vae":
@@ -155,7 +172,7 @@ class SlotDiffusionTask(SegmentationTask):
     def vae_path(self) -> Path:
         """Where the autoencoder is, or will be."""
         if self.vae_recipe is None:
-            return Path(self.recipe.model["vae"]).expanduser()
+            return _seen_from_here(self.recipe.model["vae"])
         return self.runs / "vae" / self.vae_recipe.name
 
     @property
@@ -167,11 +184,11 @@ class SlotDiffusionTask(SegmentationTask):
     def config_fields(self) -> dict[str, Any]:
         """The config's fields; `vae_config` is what the autoencoder says of itself."""
         fields = super().config_fields()
-        path = fields.pop("vae", None)
+        fields.pop("vae", None)
         if self.vae_recipe is not None:
             known = build_config(VQVAEConfig, self.vae_recipe.model, self.vae_recipe.source)
         else:
-            known = autoencoder_config(Path(path).expanduser(), self._vae_field)
+            known = autoencoder_config(self.vae_path, self._vae_field)
         if known is not None and "vae_config" in fields:
             raise RunError(f"{self._vae_field} names an autoencoder that has a config; leave out model.vae_config")
         return {"vae_config": VQVAEConfig() if known is None else known, **fields}
