@@ -234,6 +234,8 @@ def _slots(details: Numbers, run: Run) -> str:
     slots = details["slots"]
     floor = slots["background_overlap"]
     whole = "" if floor is None else f", the best of which has an IoU of {percent(floor)} with it"
+    if slots["objects_in_background"] is not None:
+        whole += f" and wins {percent(slots['objects_in_background'], 0)} of the objects' pixels too"
     return (
         f"A scene has {slots['objects']:.1f} objects on average, and {slots['used']:.1f} of its "
         f"{run.config.get('num_slots', '?')} slots win more than half a per cent of the picture; "

@@ -92,17 +92,22 @@ def score(predicted: ScenePredictions, split: SceneSplit) -> tuple[dict[str, Any
 
 def _details(segments: np.ndarray, true: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """What the scores depend on: number and size of objects, and how many slots a scene takes."""
-    objects, sizes, overlaps, scenes, used, floor, floor_overlap = [], [], [], [], [], [], []
+    objects, sizes, overlaps, scenes, used, floor, floor_overlap, swallowed = [], [], [], [], [], [], [], []
     step = max(1, PIECE // true[0].size)
     for start in range(0, len(true), step):
         tables = contingency_tables(true[start : start + step], segments[start : start + step])  # [B, T, P]
-        best = intersection_over_union(tables).max(axis=2)  # [B, T]
+        overlap = intersection_over_union(tables)  # [B, T, P]
+        best = overlap.max(axis=2)  # [B, T]
         areas = tables.sum(axis=2) / true[0].size
         wins = tables.sum(axis=1) / true[0].size >= USED  # [B, P]
         present = areas > 0
         floor_overlap += best[present[:, 0], 0].tolist()
         floor += (wins & (tables.argmax(axis=1) == 0)).sum(axis=1).tolist()
         used += wins.sum(axis=1).tolist()
+        holder = overlap[:, 0].argmax(axis=1)  # [B], the slot that is nearest to the background
+        won = np.take_along_axis(tables, holder[:, None, None], axis=2)[..., 0]  # [B, T], its pixels
+        both = present[:, 0] & present[:, 1:].any(axis=1)
+        swallowed += (won[both, 1:].sum(axis=1) / tables[both, 1:].sum(axis=(1, 2))).tolist()
         present[:, 0] = False
         objects += present.sum(axis=1).tolist()
         sizes += areas[present].tolist()
@@ -117,6 +122,7 @@ def _details(segments: np.ndarray, true: np.ndarray, scores: np.ndarray) -> dict
             "objects": float(np.mean(objects)),
             "on_background": float(np.mean(floor)),
             "background_overlap": float(np.mean(floor_overlap)) if floor_overlap else None,
+            "objects_in_background": float(np.mean(swallowed)) if swallowed else None,
         },
     }
 

@@ -57,7 +57,7 @@ def test_the_numbers_are_scikit_learns_per_scene():
 def test_the_details_are_those_of_counting_by_hand():
     predicted, split, true = scenes()
     _, details = score(predicted, split)
-    overlaps, sizes, counts, used, floor, floor_overlap = [], [], [], [], [], []
+    overlaps, sizes, counts, used, floor, floor_overlap, swallowed = [], [], [], [], [], [], []
     for t, p in zip(true, predicted.segments, strict=True):
         labels = [label for label in np.unique(t) if label > 0]
         counts.append(len(labels))
@@ -67,6 +67,8 @@ def test_the_details_are_those_of_counting_by_hand():
         }
         overlaps += [best[label] for label in labels]
         floor_overlap.append(best[0])
+        own = {s: ((t == 0) & (p == s)).sum() / ((t == 0) | (p == s)).sum() for s in np.unique(p)}
+        swallowed.append((p[t > 0] == max(own, key=own.get)).mean())
         sizes += [(t == label).mean() for label in labels]
         wins = [s for s in np.unique(p) if (p == s).mean() >= 0.005]
         used.append(len(wins))
@@ -76,6 +78,7 @@ def test_the_details_are_those_of_counting_by_hand():
     assert details["slots"]["objects"] == pytest.approx(np.mean(counts))
     assert details["slots"]["on_background"] == pytest.approx(np.mean(floor))
     assert details["slots"]["background_overlap"] == pytest.approx(np.mean(floor_overlap))
+    assert details["slots"]["objects_in_background"] == pytest.approx(np.mean(swallowed))
     assert {int(k): v["samples"] for k, v in details["by_objects"].items()} == dict(
         zip(*np.unique(counts, return_counts=True), strict=True)
     )
