@@ -1,23 +1,13 @@
 """The operations that `benchmarks/full_run_cost.py` counts are those that the formulas give."""
 
-import importlib.util
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-
-
-def load_benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "full_run_cost.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_full_run_cost", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from benchmark_modules import load_benchmark
 
 
 def test_products_and_attention_are_counted():
     """A product of [n, k] and [k, m] has 2 n k m operations; attention is two, its backward pass four more."""
-    count = load_benchmark().count
+    count = load_benchmark("full_run_cost").count
     weight = torch.randn(7, 5, requires_grad=True)
     assert count(lambda: torch.randn(3, 7) @ weight) == 2 * 3 * 7 * 5
     q, k, v = torch.randn(3, 1, 2, 16, 8, requires_grad=True).unbind()

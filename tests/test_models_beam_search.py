@@ -1,13 +1,12 @@
 """Beam search against enumeration, a plain search without early stop, greedy search, and transformers' own."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from benchmark_modules import load_benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_decoders import BOS, EOS, PAD, AttentiveDecoder, TableDecoder, Tensors, random_memory
@@ -164,11 +163,7 @@ def test_equal_scores_are_ordered_by_beam_and_token():
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """`benchmarks/beam_search.py`, which runs transformers' generate over a decoder of ours."""
-    path = Path(__file__).parents[1] / "benchmarks" / "beam_search.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_beam_search", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("beam_search")
 
 
 @pytest.mark.parametrize("copied", [True, False])
