@@ -5,8 +5,7 @@ DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095) are diffusers' and take fewer st
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import BitImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, ModelOutput, cached_file
 
-from .configuration_slot_diffusion import SlotDiffusionConfig
 from .field_checks import is_integer
 from .foreign_schedulers import (
     afresh,
@@ -33,13 +29,25 @@ from .foreign_schedulers import (
     warn_of_late_start,
 )
 from .modeling_slot_diffusion import SlotDiffusionModel, load_reports_withheld
+from .pipeline_inputs import (
+    as_tensor,
+    check_finite,
+    check_folder,
+    check_options,
+    check_range,
+    checked_ids,
+    default_processor,
+    naming_what_is_nowhere,
+    normal,
+    sample_generators,
+    seed_of,
+    to_pil,
+    upright_rgb,
+)
 
 DEFAULT_STEPS = {"ddpm": 1000, "ddim": 50, "dpmsolver++": 20}
-OUTPUT_TYPES = ("pt", "pil")
 LATENT_STREAM, SLOT_STREAM = 1, 2  # what a sample's noise is for
-MAX_SEED, MAX_SAMPLE_ID = 2**63, 2**40
 HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
-LARGEST_PIXEL = 1.01  # of an image in [-1, 1]: resizing and half precision may overshoot a little
 
 
 @dataclass
@@ -79,7 +87,7 @@ class SlotDiffusionPipeline:
 
     def __init__(self, model: SlotDiffusionModel, processor: Any = None):
         self.model = model.eval()
-        self.processor = _default_processor(model.config.image_size) if processor is None else processor
+        self.processor = default_processor(model.config.image_size) if processor is None else processor
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "SlotDiffusionPipeline":
@@ -90,9 +98,9 @@ class SlotDiffusionPipeline:
         another model, or any of the weights is missing or of another shape. Convolutions are laid out channels_last,
         which is the faster format.
         """
-        _check_folder(folder, kwargs.get("subfolder") or "")
+        check_folder(folder, kwargs.get("subfolder") or "")
         options = {**kwargs, "ignore_mismatched_sizes": False, "output_loading_info": True}
-        with load_reports_withheld() as release, _naming_what_is_nowhere(folder):
+        with load_reports_withheld() as release, naming_what_is_nowhere(folder):
             model, info = SlotDiffusionModel.from_pretrained(folder, **options)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
@@ -155,15 +163,15 @@ class SlotDiffusionPipeline:
             ValueError: an argument that does not fit, saying which and how; slots that are not finite; latents that
                 become so.
         """
-        _check_options(output_type, batch_size)
+        check_options(output_type, batch_size)
         self.model.eval()  # it may have been trained since
 
         # 1. slots or images, ids and seed of the samples
-        slots, latents = _as_tensor(slots, "slots"), _as_tensor(latents, "latents")
+        slots, latents = as_tensor(slots, "slots"), as_tensor(latents, "latents")
         pixel_values = self._check_source(slots, image, num_slots)
         count = len(slots) if pixel_values is None else len(pixel_values)
-        ids = _checked_ids(sample_ids, count)
-        seed = _seed_of(seed, generator)
+        ids = checked_ids(sample_ids, count)
+        seed = seed_of(seed, generator)
         self._check_latents(latents, count)
 
         # 2. the timesteps
@@ -183,13 +191,13 @@ class SlotDiffusionPipeline:
                     chosen = slots[rows].to(self.device)
                 else:
                     chosen, masks = self._slots_of(pixel_values[rows], ids[rows], seed, num_slots)
-                _check_finite(chosen, "slots", start)
+                check_finite(chosen, "slots", start)
                 first = None if latents is None else latents[rows]
                 done = self._denoise(chosen, first, ids[rows], seed, copy.deepcopy(prepared), bar)
                 images = self.model.decode_latents(done).clamp(-1, 1)
                 parts.append((images, done, chosen, masks))
         images, done, chosen, masks = (None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True))
-        pictures = _to_pil(images) if output_type == "pil" else images
+        pictures = to_pil(images) if output_type == "pil" else images
         return SlotDiffusionPipelineOutput(images=pictures, latents=done, slots=chosen, masks=masks)
 
     # ---- Inputs ----
@@ -202,16 +210,16 @@ class SlotDiffusionPipeline:
             raise ValueError(f"num_slots={num_slots!r} is not possible: it must be an integer of at least 1")
         if image is not None:
             values = self._pixel_values(image)
-            _check_finite(values, "image", 0)
+            check_finite(values, "image", 0)
             if isinstance(image, Tensor):
-                _check_range(values)
+                check_range(values)
             return values
         width, shape = self.model.config.slot_size, tuple(slots.shape)
         if len(shape) != 3 or shape[2] != width or 0 in shape:
             raise ValueError(f"slots have shape {list(shape)}: they must be [N, K, {width}] with N and K at least 1")
         if num_slots not in (None, shape[1]):
             raise ValueError(f"num_slots={num_slots}, but the slots given are {shape[1]}; leave num_slots out")
-        _check_finite(slots, "slots", 0)
+        check_finite(slots, "slots", 0)
         return None
 
     def _pixel_values(self, image: Any) -> Tensor:
@@ -225,7 +233,7 @@ class SlotDiffusionPipeline:
         pictures = [image] if isinstance(image, Image.Image) else list(image)
         if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
             raise ValueError("image must be a tensor [N, 3, H, W] in [-1, 1], a PIL picture or a list of at least one")
-        values = self.processor([_upright_rgb(picture) for picture in pictures], return_tensors="pt")
+        values = self.processor([upright_rgb(picture) for picture in pictures], return_tensors="pt")
         return self._pixel_values(values["pixel_values"])
 
     def _check_latents(self, latents: Tensor | None, count: int) -> None:
@@ -234,7 +242,7 @@ class SlotDiffusionPipeline:
         expected = (count, *self.model.config.latent_shape)
         if tuple(latents.shape) != expected:
             raise ValueError(f"latents have shape {list(latents.shape)}: they must be {list(expected)}")
-        _check_finite(latents, "latents", 0)
+        check_finite(latents, "latents", 0)
 
     def _slots_of(
         self, pixel_values: Tensor, ids: list[int], seed: int, num_slots: int | None
@@ -243,7 +251,7 @@ class SlotDiffusionPipeline:
         config, noise = self.model.config.slot_config, None
         if config.slot_init == "sampled":
             shape = (num_slots or config.num_slots, config.slot_size)
-            noise = _normal(_generators(seed, SLOT_STREAM, ids), shape).to(self.device)
+            noise = normal(sample_generators(seed, SLOT_STREAM, ids), shape).to(self.device)
         slots, attention = self.model.encode_slots(pixel_values.to(self.device), noise, num_slots)
         return slots.float(), self.model.masks(attention)
 
@@ -285,8 +293,8 @@ class SlotDiffusionPipeline:
         self, slots: Tensor, latents: Tensor | None, ids: list[int], seed: int, scheduler: Any, bar: tqdm
     ) -> Tensor:
         """Latents [B, C, h, w] of slots [B, K, slot_size]: the reverse process, from noise to t = 0."""
-        generators = _generators(seed, LATENT_STREAM, ids)
-        drawn = _normal(generators, self.model.config.latent_shape)  # even if not used, for the noise of the steps
+        generators = sample_generators(seed, LATENT_STREAM, ids)
+        drawn = normal(generators, self.model.config.latent_shape)  # even if not used, for the noise of the steps
         sample = (drawn if latents is None else latents.float()).to(self.device) * scheduler.init_noise_sigma
         timesteps = torch.as_tensor(scheduler.timesteps, device=self.device)
         cache = self.model.unet.precompute(slots, timesteps)
@@ -302,137 +310,6 @@ class SlotDiffusionPipeline:
             bad = ids[int((~sample.isfinite().flatten(1).all(1)).nonzero()[0, 0])]
             raise ValueError(f"the latent of sample id {bad} is not finite: the UNet's weights are damaged")
         return sample
-
-
-def _check_folder(name: str | Path, subfolder: str) -> None:
-    """FileNotFoundError or ValueError where `name` is a folder without a slot diffusion model, or neither a folder nor
-    the name of a repository of the Hub."""
-    folder = Path(name, subfolder)
-    if not Path(name).is_dir():
-        try:
-            validate_repo_id(str(name))
-        except HFValidationError:
-            raise FileNotFoundError(f"{name} is not a folder that exists; give a run of the family slotdiff") from None
-        return
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json; give a run folder of the family slotdiff")
-    kind = SlotDiffusionConfig.get_config_dict(folder)[0].get("model_type")
-    if kind != SlotDiffusionConfig.model_type:
-        raise ValueError(f"{folder} holds a model of type {kind!r}, not {SlotDiffusionConfig.model_type!r}")
-
-
-@contextmanager
-def _naming_what_is_nowhere(name: str | Path) -> Iterator[None]:
-    """FileNotFoundError in one line where `name` is no folder here and the Hub does not give it either."""
-    try:
-        yield
-    except OSError as error:
-        if Path(name).is_dir():
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{name} is not a folder that exists, nor is it to be had from the Hub ({reason[:200]}); give a run of the "
-            "family slotdiff"
-        ) from error
-
-
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    """RGB as in training: turned by its EXIF orientation, transparency on white. ValueError for greys beyond 8 bits,
-    which Pillow would clip."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        raise ValueError(f"a picture of mode {picture.mode!r} has more than 8 bits: scale it to 8 first")
-    picture = ImageOps.exif_transpose(picture)
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
-
-
-def _default_processor(image_size: int) -> BitImageProcessor:
-    """Short side to `image_size` (bilinear), centre crop, [0, 255] -> [-1, 1]."""
-    return BitImageProcessor(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
-        resample=Image.Resampling.BILINEAR,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-
-
-def _seed_of(seed: int | torch.Generator | None, generator: torch.Generator | None) -> int:
-    if generator is not None:
-        if seed is not None:
-            raise ValueError("give either seed or generator")
-        if not isinstance(generator, torch.Generator):
-            raise ValueError(
-                f"generator is of type {type(generator).__name__}: it must be one torch.Generator for all samples"
-            )
-        seed = generator
-    if seed is None:
-        return 0
-    if isinstance(seed, torch.Generator):
-        return int(torch.randint(MAX_SEED - 1, (1,), generator=seed, device=seed.device))
-    if not is_integer(seed, 0) or seed >= MAX_SEED:
-        raise ValueError(f"seed={seed!r} is not possible: it must be an integer in [0, 2^63) or a torch.Generator")
-    return seed
-
-
-def _checked_ids(sample_ids: Sequence[int] | None, count: int) -> list[int]:
-    ids = list(range(count)) if sample_ids is None else [int(i) for i in sample_ids]
-    if len(ids) != count:
-        raise ValueError(f"{len(ids)} sample_ids for {count} samples; give one for each")
-    wrong = [i for i in ids if not 0 <= i < MAX_SAMPLE_ID]
-    if wrong:
-        raise ValueError(f"sample_ids has {wrong[0]}: each must be in [0, 2^40)")
-    return ids
-
-
-def _generators(seed: int, stream: int, ids: list[int]) -> list[torch.Generator]:
-    """A generator on the CPU for each sample, so that its noise is the same on every device."""
-    states = [np.random.SeedSequence([seed, stream, i]).generate_state(1, np.uint64)[0] for i in ids]
-    return [torch.Generator().manual_seed(int(state)) for state in states]
-
-
-def _normal(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal [B, *shape], the next draw of each sample's generator."""
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-
-
-def _check_options(output_type: str, batch_size: int) -> None:
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type={output_type!r} is not possible: it must be 'pt' or 'pil'")
-    if not is_integer(batch_size, 1):
-        raise ValueError(f"batch_size={batch_size!r} is not possible: it must be an integer of at least 1")
-
-
-def _as_tensor(values: Any, name: str) -> Tensor | None:
-    if values is None or isinstance(values, Tensor):
-        return values
-    try:
-        return torch.tensor(np.asarray(values, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers of one shape, a tensor or an array ({error})") from error
-
-
-def _check_range(image: Tensor) -> None:
-    low, high = (float(value) for value in image.aminmax())
-    if not image.is_floating_point() or low < -LARGEST_PIXEL or high > LARGEST_PIXEL:
-        raise ValueError(
-            f"image holds {image.dtype} from {low:g} to {high:g}: it must be floating point in [-1, 1]; divide what "
-            "is in 0..255 by 127.5 and take off 1, or give PIL pictures"
-        )
-
-
-def _check_finite(values: Tensor, name: str, start: int) -> None:
-    finite = values.isfinite().flatten(1).all(1)
-    if not bool(finite.all()):
-        first = start + int((~finite).nonzero()[0, 0])
-        raise ValueError(f"{name} hold values that are not finite (NaN or infinite), first in sample {first}")
-
-
-def _to_pil(images: Tensor) -> list[Image.Image]:
-    pixels = ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
 
 
 __all__ = ["DEFAULT_STEPS", "SlotDiffusionPipeline", "SlotDiffusionPipelineOutput"]

@@ -7,7 +7,7 @@ from test_models_remote_code import ROOT, one_thread, run_elsewhere  # noqa: F40
 
 CODE = {
     *("configuration_slot_diffusion.py", "modeling_slot_diffusion.py", "pipeline_slot_diffusion.py"),
-    *("foreign_schedulers.py", "stored_weights.py"),
+    *("foreign_schedulers.py", "pipeline_inputs.py", "stored_weights.py"),
     *("slot_diffusion_vae.py", "scheduling_ddpm.py", "latent_space.py", "field_checks.py", "group_norm.py"),
     *("configuration_slot_attention.py", "modeling_slot_attention.py", "slot_attention.py", "slot_encoders.py"),
     *("slot_decoders.py", "configuration_resnet.py", "modeling_resnet.py", "normalization.py"),
